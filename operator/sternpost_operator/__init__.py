@@ -1,0 +1,1 @@
+"""The Sternpost operator: TrainingJob resources, recovery decisions, and the clusters they act on."""

@@ -1,0 +1,1 @@
+"""Where jobs run: one interface, one conformance suite, Kubernetes and this machine."""

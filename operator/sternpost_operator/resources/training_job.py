@@ -1,0 +1,186 @@
+"""TrainingJob: what a person asks for. The status is in `training_job_status.py`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from sternpost_operator.resources.base import API_VERSION, Model, ObjectMeta
+from sternpost_operator.resources.training_job_status import TrainingJobStatus
+
+Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+"""A Kubernetes quantity, such as `512Mi`."""
+
+TRAINER_CONTAINER = "trainer"
+"""The container of the template that runs the training."""
+
+
+class RuleAction(StrEnum):
+    """What a failure rule asks for, in place of the ladder's own choice."""
+
+    FAIL_JOB = "FailJob"
+    RESTART_RANKS = "RestartRanks"
+    REPLACE_POD = "ReplacePod"
+    EXCLUDE_NODE = "ExcludeNode"
+    RESTART_JOB = "RestartJob"
+
+
+class FailureRule(Model):
+    """The first rule that matches a failed rank decides."""
+
+    exit_codes: list[Annotated[int, Field(ge=-64, le=255)]] = Field(min_length=1, max_length=64)
+    """Exit codes of a rank; a rank ended by signal N has -N."""
+    action: RuleAction
+
+
+class RecoveryBudgets(Model):
+    """How often each rung of the ladder may be used in the life of the job."""
+
+    ranks: int = Field(10, ge=0, le=10_000)
+    """Restarts of ranks in place: every Pod and its memory stay."""
+    pods: int = Field(10, ge=0, le=10_000)
+    """Replacements of failed Pods; the others stay."""
+    jobs: int = Field(3, ge=0, le=10_000)
+    """Restarts of the whole job, all Pods anew."""
+
+
+class RecoveryPolicy(Model):
+    """When and how the job is brought back."""
+
+    budgets: RecoveryBudgets = Field(default_factory=RecoveryBudgets)  # type: ignore[arg-type]
+    rules: list[FailureRule] = Field(default_factory=list, max_length=32)
+    settle_seconds: Seconds = 2
+    """How long to gather evidence after the first sign of a failure: ranks fail one after another, the cause may come last."""
+    node_lost_seconds: Seconds = 10
+    """A node that is not ready for so long is lost, and the Pods on it with it."""
+    start_seconds: Seconds = 600
+    """An attempt that has not started all its ranks by then has failed."""
+    grace_seconds: Seconds = 10
+    """Between SIGTERM and SIGKILL."""
+    exclude_seconds: Seconds = 86_400
+    """How long a node that was named stays without workers of this job."""
+    force_delete_seconds: Seconds = 30
+    """A Pod still terminating on a lost node after so long is deleted by force."""
+
+
+class CodecPolicy(StrEnum):
+    """How checkpoints may be compressed."""
+
+    LOSSLESS = "lossless"
+
+
+class CheckpointPolicy(Model):
+    """Where checkpoints go; without it the script keeps its own."""
+
+    storage: str = Field(min_length=1, max_length=2048, pattern=r"^(file|s3|gs|az)://.+")
+    """URI of the folder or bucket prefix that this job alone writes to."""
+    shared_memory: Quantity = "1Gi"
+    """Size of the memory volume; two generations of a worker's state must fit."""
+    policy: CodecPolicy = CodecPolicy.LOSSLESS
+    keep: int = Field(3, ge=1, le=1000)
+    """Committed generations to keep in the storage."""
+
+
+class HangPolicy(Model):
+    """No step for `factor` times the longest interval seen in the phase, and at least `minSeconds`."""
+
+    factor: float = Field(5, ge=1.5, le=100)
+    min_seconds: Seconds = 60
+    init_seconds: Seconds = 600
+    """The limit before the first step of an attempt."""
+
+
+class SlowPolicy(Model):
+    """A worker whose own compute time is `ratio` times its peers' median for `seconds` is slow."""
+
+    ratio: float = Field(1.5, ge=1.05, le=100)
+    seconds: Seconds = 15
+    min_steps: int = Field(8, ge=3, le=10_000)
+
+
+class EagleEyePolicy(Model):
+    """What the sidecar watches. It is always there (it hands the attempt to the launcher); its detectors can be off."""
+
+    detect: bool = True
+    interval_seconds: float = Field(1, ge=0.1, le=60)
+    hang: HangPolicy = Field(default_factory=HangPolicy)  # type: ignore[arg-type]
+    slow: SlowPolicy = Field(default_factory=SlowPolicy)  # type: ignore[arg-type]
+
+
+class MemoryPolicy(Model):
+    """The memory service that is told of each incident."""
+
+    url: str = Field("", max_length=2048, pattern=r"^(https?://.+)?$")
+    """Empty: the operator's own default."""
+    space: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+
+
+class GangPolicy(Model):
+    """Integration with a gang scheduler; the gang start of the ranks does not need it."""
+
+    scheduler: Literal["none", "kueue", "volcano", "coscheduling"] = "none"
+    queue: str = Field("", max_length=253)
+
+
+class Elastic(Model):
+    """Run with as many workers as there are, within bounds."""
+
+    min: int = Field(ge=1, le=10_000)
+    max: int = Field(ge=1, le=10_000)
+    wait_seconds: Seconds = 60
+    """How long to wait for `max` before fewer are accepted."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min ({self.min}) must not exceed max ({self.max})")
+        return self
+
+
+class TrainingJobSpec(Model):
+    """One distributed training run."""
+
+    workers: int | None = Field(None, ge=1, le=10_000)
+    """Pods that train; give either this or `elastic`."""
+    elastic: Elastic | None = None
+    spares: int = Field(0, ge=0, le=1000)
+    """Pods that wait, started and without ranks, to take over."""
+    ranks_per_worker: int = Field(1, ge=1, le=64)
+    suspend: bool = False
+    template: dict[str, Any]
+    """A PodTemplateSpec; its container `trainer` runs the training."""
+    recovery: RecoveryPolicy = Field(default_factory=RecoveryPolicy)  # type: ignore[arg-type]
+    checkpoint: CheckpointPolicy | None = None
+    eagle_eye: EagleEyePolicy = Field(default_factory=EagleEyePolicy)  # type: ignore[arg-type]
+    memory: MemoryPolicy = Field(default_factory=MemoryPolicy)  # type: ignore[arg-type]
+    gang: GangPolicy = Field(default_factory=GangPolicy)  # type: ignore[arg-type]
+    ttl_seconds_after_finished: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.workers is None) == (self.elastic is None):
+            raise ValueError("give exactly one of workers and elastic")
+        return self
+
+    @property
+    def max_workers(self) -> int:
+        """The size the job wants."""
+        return self.workers if self.workers is not None else self.elastic.max  # type: ignore[union-attr]
+
+    @property
+    def min_workers(self) -> int:
+        """The size below which it cannot run."""
+        return self.workers if self.workers is not None else self.elastic.min  # type: ignore[union-attr]
+
+
+class TrainingJob(Model):
+    """`trainingjobs.sternpost.dev/v1alpha1`, short name `tj`."""
+
+    api_version: Literal["sternpost.dev/v1alpha1"] = API_VERSION
+    kind: Literal["TrainingJob"] = "TrainingJob"
+    metadata: ObjectMeta
+    spec: TrainingJobSpec
+    status: TrainingJobStatus = Field(default_factory=TrainingJobStatus)
