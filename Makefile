@@ -1,0 +1,45 @@
+# The first command on a fresh machine may be any of these: each makes .venv and installs what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint generated unit local setup develop generate lock clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
+
+setup:
+	@$(PYTHON) tools/setup.py
+
+develop:  ## .venv with the project linked, for working on it
+	@$(PYTHON) tools/setup.py --editable
+
+demo: setup  ## a training run that loses a node, has a slow one and a hang, and finishes with the same weights
+	@$(BIN)/python -m examples.demo
+
+test: setup lint generated unit local  ## everything that needs nothing but Python, on the installed wheel
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generated:
+	$(BIN)/sternpost crds --check
+
+# Tests import the installed wheel: no source folder is on the path.
+unit:
+	$(BIN)/python -P -m pytest tests/unit -n 2 --dist loadfile -q
+
+local:
+	$(BIN)/python -P -m pytest tests/local -q
+
+generate:  ## make again what is generated
+	$(BIN)/sternpost crds
+
+lock:  ## pin the newest versions of all requirements
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--upgrade --extra local --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Measurements of whole jobs on one machine."""
