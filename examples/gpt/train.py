@@ -102,7 +102,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     dist.init_process_group("gloo")
     torch.manual_seed(options.seed)
     model = GPT(layers=options.layers, width=options.width, heads=4, sequence=options.sequence, dropout=0.1)

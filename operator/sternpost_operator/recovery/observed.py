@@ -23,7 +23,7 @@ class PodPhase(StrEnum):
 
 @dataclass(frozen=True)
 class PodView:
-    """A Pod object of the job. `slot` is its place in the name: `JOB-SLOT`; whether it is a worker, and which, the Attempt says."""
+    """A Pod object of the job. Its name is `JOB-SLOT`; whether it is a worker, and which, the Attempt says."""
 
     name: str
     uid: str
@@ -42,6 +42,8 @@ class PodView:
     """How often the kubelet restarted the trainer container."""
     reason: str = ""
     """Why it is pending or failed, in words: `Unschedulable: ...`, `OOMKilled`."""
+    excluded_nodes: tuple[str, ...] = ()
+    """Nodes that it was created to avoid: while it waits unscheduled, an exclusion that ended makes it obsolete."""
 
 
 @dataclass(frozen=True)
@@ -74,5 +76,7 @@ class Observed:
     anomalies: tuple[AnomalyView, ...] = ()
     progress: ProgressReport | None = None
     """Worker 0's answer; None when it did not answer."""
+    last_progress: ProgressReport | None = None
+    """The newest answer so far, kept while worker 0 does not answer: only the last step is read from it."""
     acknowledged_incidents: frozenset[str] = field(default_factory=frozenset)
     """Ids that the memory service has taken."""

@@ -8,7 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from sternpost_operator.resources.base import API_VERSION, Model, ObjectMeta, Time
+from sternpost_operator.resources.base import API_VERSION, Model, ObjectMeta, Time, list_map
+
+MAX_WORKERS = 10_000
+MAX_SPARES = 1000
 
 
 class AttemptAction(StrEnum):
@@ -50,9 +53,15 @@ class AttemptSpec(Model):
     ranks_per_worker: int = Field(1, ge=1)
     world_size: int = Field(0, ge=0)
     """Ranks in all; 0 while on hold."""
-    workers: list[AttemptWorker] = Field(default_factory=list)
+    workers: list[AttemptWorker] = Field(
+        default_factory=list, max_length=MAX_WORKERS, json_schema_extra=list_map("index")
+    )
     """Sorted by index, complete for `run`; empty for `hold` and `stop`."""
-    spares: list[AttemptMember] = Field(default_factory=list)
+    spares: list[AttemptMember] = Field(default_factory=list, max_length=MAX_SPARES, json_schema_extra=list_map("uid"))
+    previous_workers: list[AttemptWorker] = Field(
+        default_factory=list, max_length=MAX_WORKERS, json_schema_extra=list_map("index")
+    )
+    """On hold: who was which worker before, so that survivors keep their index and with it their memory."""
     master_address: str = ""
     master_port: int = Field(0, ge=0, le=65535)
     """A port of worker 0's Pod that no earlier attempt used lately: an old rank cannot even connect."""

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 GROUP = "sternpost.dev"
 VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+API_VERSION: Literal["sternpost.dev/v1alpha1"] = "sternpost.dev/v1alpha1"
 
 Time = AwareDatetime
 """An instant; RFC 3339 on the wire, always with a zone."""
 
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 """A DNS label (RFC 1123)."""
+
+
+def list_map(*keys: str) -> dict[str, JsonValue]:
+    """Schema extension of a list whose entries are told apart by the fields `keys` (names on the wire)."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+def cel(*rules: tuple[str, str]) -> dict[str, JsonValue]:
+    """Schema extension of rules for the API server, each a CEL expression and the message when it is false."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
 class Model(BaseModel):

@@ -5,14 +5,31 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from sternpost_operator.resources.base import API_VERSION, Model, ObjectMeta
+from sternpost_operator.resources.base import API_VERSION, Model, ObjectMeta, cel
+from sternpost_operator.resources.quantity import QUANTITY_PATTERN, from_wire
+from sternpost_operator.resources.template_schema import TEMPLATE_SCHEMA
 from sternpost_operator.resources.training_job_status import TrainingJobStatus
 
 Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
-"""A Kubernetes quantity, such as `512Mi`."""
+Quantity = Annotated[
+    str,
+    Field(pattern=QUANTITY_PATTERN, max_length=32),
+    BeforeValidator(from_wire),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": 32,
+        }
+    ),
+]
+"""A Kubernetes quantity, such as `512Mi`; a plain number on the wire is one of bytes."""
+
+# No dollar sign: Kubernetes would expand $(NAME) in the variable that tells the sidecar.
+STORAGE_PATTERN = r"^(file|s3|gs|az)://[^$\s]+$"
 
 TRAINER_CONTAINER = "trainer"
 """The container of the template that runs the training."""
@@ -39,6 +56,15 @@ class FailureRule(Model):
 class RecoveryBudgets(Model):
     """How often each rung of the ladder may be used in the life of the job."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            *(
+                (f"!has(self.{rung}) || self.{rung} >= 0", f"{rung} must not be negative")
+                for rung in ("ranks", "pods", "jobs")
+            )
+        )
+    )
+
     ranks: int = Field(10, ge=0, le=10_000)
     """Restarts of ranks in place: every Pod and its memory stay."""
     pods: int = Field(10, ge=0, le=10_000)
@@ -50,7 +76,7 @@ class RecoveryBudgets(Model):
 class RecoveryPolicy(Model):
     """When and how the job is brought back."""
 
-    budgets: RecoveryBudgets = Field(default_factory=RecoveryBudgets)  # type: ignore[arg-type]
+    budgets: RecoveryBudgets = Field(default_factory=RecoveryBudgets)
     rules: list[FailureRule] = Field(default_factory=list, max_length=32)
     settle_seconds: Seconds = 2
     """How long to gather evidence after the first sign of a failure: ranks fail one after another, the cause may come last."""
@@ -75,7 +101,7 @@ class CodecPolicy(StrEnum):
 class CheckpointPolicy(Model):
     """Where checkpoints go; without it the script keeps its own."""
 
-    storage: str = Field(min_length=1, max_length=2048, pattern=r"^(file|s3|gs|az)://.+")
+    storage: str = Field(min_length=1, max_length=2048, pattern=STORAGE_PATTERN)
     """URI of the folder or bucket prefix that this job alone writes to."""
     shared_memory: Quantity = "1Gi"
     """Size of the memory volume; two generations of a worker's state must fit."""
@@ -106,8 +132,8 @@ class EagleEyePolicy(Model):
 
     detect: bool = True
     interval_seconds: float = Field(1, ge=0.1, le=60)
-    hang: HangPolicy = Field(default_factory=HangPolicy)  # type: ignore[arg-type]
-    slow: SlowPolicy = Field(default_factory=SlowPolicy)  # type: ignore[arg-type]
+    hang: HangPolicy = Field(default_factory=HangPolicy)
+    slow: SlowPolicy = Field(default_factory=SlowPolicy)
 
 
 class MemoryPolicy(Model):
@@ -128,6 +154,8 @@ class GangPolicy(Model):
 class Elastic(Model):
     """Run with as many workers as there are, within bounds."""
 
+    model_config = ConfigDict(json_schema_extra=cel(("self.min <= self.max", "min must not exceed max")))
+
     min: int = Field(ge=1, le=10_000)
     max: int = Field(ge=1, le=10_000)
     wait_seconds: Seconds = 60
@@ -140,8 +168,33 @@ class Elastic(Model):
         return self
 
 
+ONE_SIZE = "give exactly one of workers and elastic"
+_ANEW = "cannot be changed; delete the job and create it anew"
+_SAME_STORAGE = (
+    "has(self.checkpoint) == has(oldSelf.checkpoint) && "
+    "(!has(self.checkpoint) || self.checkpoint.storage == oldSelf.checkpoint.storage)"
+)
+
+
+def _unchangeable(field: str) -> tuple[str, str]:
+    return (
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        f"{field} {_ANEW}",
+    )
+
+
 class TrainingJobSpec(Model):
     """One distributed training run."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("has(self.workers) != has(self.elastic)", ONE_SIZE),
+            _unchangeable("workers"),
+            _unchangeable("elastic"),
+            _unchangeable("ranksPerWorker"),
+            (_SAME_STORAGE, f"checkpoint.storage {_ANEW}"),
+        )
+    )
 
     workers: int | None = Field(None, ge=1, le=10_000)
     """Pods that train; give either this or `elastic`."""
@@ -150,19 +203,19 @@ class TrainingJobSpec(Model):
     """Pods that wait, started and without ranks, to take over."""
     ranks_per_worker: int = Field(1, ge=1, le=64)
     suspend: bool = False
-    template: dict[str, Any]
+    template: dict[str, Any] = Field(json_schema_extra=TEMPLATE_SCHEMA)
     """A PodTemplateSpec; its container `trainer` runs the training."""
-    recovery: RecoveryPolicy = Field(default_factory=RecoveryPolicy)  # type: ignore[arg-type]
+    recovery: RecoveryPolicy = Field(default_factory=RecoveryPolicy)
     checkpoint: CheckpointPolicy | None = None
-    eagle_eye: EagleEyePolicy = Field(default_factory=EagleEyePolicy)  # type: ignore[arg-type]
-    memory: MemoryPolicy = Field(default_factory=MemoryPolicy)  # type: ignore[arg-type]
-    gang: GangPolicy = Field(default_factory=GangPolicy)  # type: ignore[arg-type]
+    eagle_eye: EagleEyePolicy = Field(default_factory=EagleEyePolicy)
+    memory: MemoryPolicy = Field(default_factory=MemoryPolicy)
+    gang: GangPolicy = Field(default_factory=GangPolicy)
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if (self.workers is None) == (self.elastic is None):
-            raise ValueError("give exactly one of workers and elastic")
+            raise ValueError(ONE_SIZE)
         return self
 
     @property

@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from sternpost_operator.resources.base import Model, Time
+from sternpost_operator.resources.base import Model, Time, list_map
 
+MAX_CONDITIONS = 16
 MAX_ATTEMPTS = 20
 MAX_EXCEPTIONS = 20
 MAX_NODES = 100
@@ -43,6 +44,8 @@ class Cause(StrEnum):
     RANK_FAILED = "RankFailed"
     HANG = "Hang"
     SLOW_NODE = "SlowNode"
+    NODE_UNHEALTHY = "NodeUnhealthy"
+    """Evidence other than slowness named the node: hardware, stalls, an outlier."""
     WORKER_SILENT = "WorkerSilent"
     START_TIMEOUT = "StartTimeout"
     SPEC_CHANGED = "SpecChanged"
@@ -80,6 +83,8 @@ class CurrentAttempt(Model):
     first_step: int | None = None
     last_step: int | None = None
     restored_step: int | None = None
+    assignment: str = ""
+    """Digest of which Pod is which worker, from the decision to `run` on: one id never stands for two assignments."""
 
 
 class Recovery(Model):
@@ -95,6 +100,9 @@ class Recovery(Model):
     replace: list[str] = Field(default_factory=list, max_length=64)
     """Uids of Pods that must go although their node stays."""
     replace_all: bool = False
+    """Every Pod must go first; false again once the last one is gone."""
+    again_at: Time | None = None
+    """When a failure of the very attempt that was to recover was noticed; not decided upon yet."""
 
 
 class Progress(Model):
@@ -177,6 +185,10 @@ class AttemptRecord(Model):
     resumed_step: int | None = None
     """Step that the next attempt restored."""
     lost_steps: int | None = None
+    first_step: int | None = None
+    """First step it completed."""
+    step_seconds: float = 0
+    """From its first step to its last."""
 
 
 class ExcludedNode(Model):
@@ -214,6 +226,8 @@ class Goodput(Model):
     productive_seconds: float = 0
     total_seconds: float = 0
     ratio: float = 0
+    settled_seconds: float = 0
+    """The part of `productiveSeconds` that ended attempts contributed."""
 
 
 class TrainingJobStatus(Model):
@@ -221,7 +235,9 @@ class TrainingJobStatus(Model):
 
     phase: Phase = Phase.PENDING
     observed_generation: int = 0
-    conditions: list[Condition] = Field(default_factory=list)
+    conditions: list[Condition] = Field(
+        default_factory=list, max_length=MAX_CONDITIONS, json_schema_extra=list_map("type")
+    )
     attempt: CurrentAttempt = Field(default_factory=CurrentAttempt)
     recovery: Recovery | None = None
     progress: Progress | None = None
@@ -229,11 +245,19 @@ class TrainingJobStatus(Model):
     workers: Workers = Field(default_factory=Workers)
     budgets: BudgetsUsed = Field(default_factory=BudgetsUsed)
     restarts: int = 0
-    attempts: list[AttemptRecord] = Field(default_factory=list, max_length=MAX_ATTEMPTS)
+    attempts: list[AttemptRecord] = Field(
+        default_factory=list, max_length=MAX_ATTEMPTS, json_schema_extra=list_map("number")
+    )
     lost_steps: int = 0
-    excluded_nodes: list[ExcludedNode] = Field(default_factory=list, max_length=MAX_NODES)
-    suspected_nodes: list[SuspectedNode] = Field(default_factory=list, max_length=MAX_NODES)
-    unsent_incidents: list[Incident] = Field(default_factory=list, max_length=MAX_UNSENT_INCIDENTS)
+    excluded_nodes: list[ExcludedNode] = Field(
+        default_factory=list, max_length=MAX_NODES, json_schema_extra=list_map("node")
+    )
+    suspected_nodes: list[SuspectedNode] = Field(
+        default_factory=list, max_length=MAX_NODES, json_schema_extra=list_map("node")
+    )
+    unsent_incidents: list[Incident] = Field(
+        default_factory=list, max_length=MAX_UNSENT_INCIDENTS, json_schema_extra=list_map("id")
+    )
     goodput: Goodput = Field(default_factory=Goodput)
     started_at: Time | None = None
     finished_at: Time | None = None

@@ -1,0 +1,1 @@
+"""Memory service: observations are kept for good, and grow into topic documents that people and agents can search."""

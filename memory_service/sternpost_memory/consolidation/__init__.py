@@ -1,0 +1,1 @@
+"""From the buffer to topic documents. Decisions are pure; `worker` runs them."""

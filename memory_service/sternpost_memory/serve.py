@@ -1,0 +1,137 @@
+"""Start the service, run it until it is told to stop, leave everything in order."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from sternpost_memory.consolidation.deterministic import DeterministicEngine
+from sternpost_memory.consolidation.policy import Policy
+from sternpost_memory.consolidation.worker import Worker
+from sternpost_memory.errors import SettingsError
+from sternpost_memory.http.app import create_app
+from sternpost_memory.http.auth import Authorizer, OpenAuthorizer, is_loopback, read_tokens
+from sternpost_memory.http.service import Service
+from sternpost_memory.metrics import Metrics
+from sternpost_memory.store.sqlite import SqliteStore
+
+GRACE_SECONDS = 5
+"""For requests that are being answered when the service is told to stop."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run the service."""
+
+    host: str
+    port: int
+    """0 for any free one, which the log names."""
+    store: Path
+    store_limit: int | None
+    """Bytes."""
+    token_file: Path | None
+    no_auth: bool
+    policy: Policy
+
+
+def authorizer_for(settings: Settings) -> Authorizer:
+    """Who may do what.
+
+    Raises:
+        SettingsError: neither tokens nor a loopback address; or both tokens and none.
+    """
+    if settings.token_file is not None and settings.no_auth:
+        raise SettingsError("--token-file and --no-auth contradict each other: give one of them")
+    if settings.token_file is not None:
+        return read_tokens(settings.token_file)
+    if not settings.no_auth:
+        raise SettingsError(
+            'nobody could use the service: give --token-file FILE, a JSON object such as {"TOKEN": ["SPACE"]}, or, on '
+            "this machine alone, --no-auth"
+        )
+    if not is_loopback(settings.host):
+        raise SettingsError(
+            f"--no-auth would let anyone who reaches {settings.host} read and write all memory: it is for --host "
+            "127.0.0.1 only; give --token-file FILE instead"
+        )
+    return OpenAuthorizer()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SettingsError: the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise SettingsError(f"--host {host} cannot be resolved ({error.strerror}): give an address") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} of {host} is taken: end what listens there (`ss -ltnp` names it), or give another --port"
+            ) from error
+        raise SettingsError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
+    return listener
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: it cannot start like this.
+        StoreError: the store cannot be used.
+    """
+    authorizer = authorizer_for(settings)
+    # Tried before the store is opened: a second service by mistake touches nothing.
+    listener = listen(settings.host, settings.port)
+    try:
+        store = SqliteStore(settings.store, max_bytes=settings.store_limit)
+        try:
+            _run(settings, authorizer, listener, store)
+        finally:
+            store.close()
+    finally:
+        listener.close()
+
+
+def _run(settings: Settings, authorizer: Authorizer, listener: socket.socket, store: SqliteStore) -> None:
+    metrics = Metrics()
+    worker = Worker(store, DeterministicEngine(), policy=settings.policy, metrics=metrics)
+    app = create_app(Service(store=store, worker=worker, metrics=metrics), authorizer)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+        )
+    )  # fmt: skip
+    # uvicorn catches these, ends, and sends them once more to whoever had them before: that is us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _already_stopping)
+    worker.start()
+    try:
+        host, port = listener.getsockname()[:2]
+        log.info("listening", host=host, port=port, store=str(settings.store), authentication=authorizer.needs_token)
+        server.run(sockets=[listener])
+    finally:
+        worker.stop()
+        log.info("stopped")
+
+
+def _already_stopping(_number: int, _frame: object) -> None:
+    """Nothing is left to do for a signal that uvicorn has acted upon."""

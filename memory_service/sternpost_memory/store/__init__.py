@@ -1,0 +1,1 @@
+"""Where observations and what is computed from them are kept."""

@@ -1,0 +1,1 @@
+"""What the commands of `sternpost` do; `cli.py` reads their arguments."""

@@ -1,0 +1,159 @@
+"""The Pod of a slot: the job's template, and around its trainer the launcher and the sidecars."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sternpost_operator.manifests import volumes
+from sternpost_operator.manifests.affinity import merge_affinity
+from sternpost_operator.manifests.environment import common_environment, grace_environment
+from sternpost_operator.manifests.images import Images
+from sternpost_operator.manifests.owned import SLOT_LABEL, owned_metadata
+from sternpost_operator.manifests.sidecars import (
+    LAUNCHER_FILE,
+    checkpoint_container,
+    eagle_eye_container,
+    is_kubernetes,
+    launcher_container,
+    sidecar_user,
+    storage_folder,
+    storage_mounts,
+)
+from sternpost_operator.resources import reserved
+from sternpost_operator.resources.names import pod_name, service_account_name, service_name
+from sternpost_operator.resources.template import TemplateError, require_template
+from sternpost_operator.resources.training_job import TRAINER_CONTAINER, TrainingJob
+
+Pod = dict[str, Any]
+
+FLUSH_SECONDS = 30
+"""What the checkpoint sidecar has after the ranks are gone to bring the newest generation into the storage."""
+
+SHUTDOWN_SECONDS = 5
+"""What the launcher and the sidecars need beside that."""
+
+
+def build_pod(
+    job: TrainingJob,
+    slot: int,
+    excluded_nodes: Iterable[str] = (),
+    *,
+    images: Images,
+    control_plane: str = "kubernetes:",
+) -> Pod:
+    """The manifest of the Pod `JOB-SLOT`, the same for the same arguments.
+
+    Everything in the template is kept. `control_plane` is what eagle-eye is told: `kubernetes:` or the `file://` URI of a
+    local one. Raises `TemplateError` when the template takes what Sternpost needs, `ValueError` for a slot that the
+    job does not have.
+    """
+    spec = job.spec
+    if not 0 <= slot < spec.max_workers + spec.spares:
+        raise ValueError(f"job {job.metadata.name} has slots 0 to {spec.max_workers + spec.spares - 1}, not {slot}")
+    require_template(
+        spec.template,
+        ranks_per_worker=spec.ranks_per_worker,
+        shared_memory=spec.checkpoint.shared_memory if spec.checkpoint else None,
+    )
+    template = copy.deepcopy(spec.template)
+    if is_kubernetes(control_plane):
+        _require_storage(job, _trainer(template["spec"]))
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _metadata(job, slot, template.get("metadata") or {}),
+        "spec": {
+            **_pod_spec(job, template["spec"], images, control_plane),
+            "hostname": pod_name(job.metadata.name, slot),
+            "subdomain": service_name(job.metadata.name),
+            "affinity": merge_affinity(template["spec"].get("affinity"), job.metadata.name, excluded_nodes),
+        },
+    }
+
+
+def _trainer(pod_spec: Mapping[str, Any]) -> dict[str, Any]:
+    return next(item for item in pod_spec["containers"] if item["name"] == TRAINER_CONTAINER)
+
+
+def _require_storage(job: TrainingJob, trainer: Mapping[str, Any]) -> None:
+    storage = job.spec.checkpoint.storage if job.spec.checkpoint else ""
+    if not storage.startswith("file:"):
+        return
+    if not storage_folder(storage).startswith("/"):
+        raise TemplateError(
+            f"checkpoint.storage: {storage} is relative; on Kubernetes give an absolute path (file:///...)"
+        )
+    if not storage_mounts(storage, trainer):
+        raise TemplateError(
+            f"checkpoint.storage: {storage} is on no volume of the container {TRAINER_CONTAINER}, and would be lost with"
+            " the Pod; mount a shared volume there, or use s3://, gs:// or az://"
+        )
+
+
+def _metadata(job: TrainingJob, slot: int, template: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = owned_metadata(job, pod_name(job.metadata.name, slot))
+    metadata["labels"] = {**(template.get("labels") or {}), **metadata["labels"], SLOT_LABEL: str(slot)}
+    if template.get("annotations"):
+        metadata["annotations"] = template["annotations"]
+    return metadata
+
+
+def _pod_spec(job: TrainingJob, template: dict[str, Any], images: Images, control_plane: str) -> dict[str, Any]:
+    trainer = _trainer(template)
+    user = sidecar_user(template, trainer)
+    # Ours come first: while the template's own init containers load data, eagle-eye already answers.
+    init = [launcher_container(job, images, user), eagle_eye_container(job, images, user, control_plane)]
+    if job.spec.checkpoint:
+        init.append(checkpoint_container(job, images, user, trainer))
+    containers = [wrap_trainer(job, item) if item is trainer else item for item in template["containers"]]
+    pod_spec = {
+        **template,
+        "restartPolicy": "OnFailure",
+        "terminationGracePeriodSeconds": max(
+            _termination_seconds(job), template.get("terminationGracePeriodSeconds") or 0
+        ),
+        "initContainers": [*init, *(template.get("initContainers") or [])],
+        "containers": containers,
+        "volumes": [
+            *volumes.build_volumes(job, kubernetes=is_kubernetes(control_plane)),
+            *(template.get("volumes") or []),
+        ],
+    }
+    if is_kubernetes(control_plane):
+        # The account is for eagle-eye, which mounts its token itself; a trainer that needs it asks for it.
+        pod_spec.setdefault("serviceAccountName", service_account_name(job.metadata.name))
+        pod_spec.setdefault("automountServiceAccountToken", False)
+    return pod_spec
+
+
+def wrap_trainer(job: TrainingJob, trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's container, its command started by the launcher. `args` stay where they are: Kubernetes appends them."""
+    ranks = job.spec.ranks_per_worker
+    ports = [
+        *(
+            {"name": f"metrics-{rank}", "containerPort": reserved.METRICS_PORT + rank, "protocol": "TCP"}
+            for rank in range(ranks)
+        ),
+        {"name": "rendezvous", "containerPort": reserved.RENDEZVOUS_PORT, "protocol": "TCP"},
+    ]
+    return {
+        **trainer,
+        "command": ["python3", LAUNCHER_FILE, "--", *trainer["command"]],
+        # First, so that the template's own variables can refer to them as $(NAME).
+        "env": [*common_environment(job), *grace_environment(job), *(trainer.get("env") or [])],
+        "ports": [*ports, *(trainer.get("ports") or [])],
+        "volumeMounts": [
+            volumes.mount(volumes.BIN, volumes.BIN_PATH, read_only=True),
+            volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),
+            volumes.mount(volumes.SHM, volumes.SHM_PATH),
+            *(trainer.get("volumeMounts") or []),
+        ],
+    }
+
+
+def _termination_seconds(job: TrainingJob) -> int:
+    flush = FLUSH_SECONDS if job.spec.checkpoint else 0
+    return math.ceil(job.spec.recovery.grace_seconds) + flush + SHUTDOWN_SECONDS

@@ -1,0 +1,84 @@
+"""How a job ends, and what is left of it."""
+
+from __future__ import annotations
+
+from sternpost_operator.recovery import conditions, incidents, pods, tracking
+from sternpost_operator.recovery.actions import Action
+from sternpost_operator.recovery.ladder import Verdict
+from sternpost_operator.recovery.observed import PodPhase, PodView
+from sternpost_operator.recovery.view import View, exited_well
+from sternpost_operator.resources.attempt import AttemptSpec
+from sternpost_operator.resources.progress import LauncherState
+from sternpost_operator.resources.training_job_status import Phase, TrainingJobStatus
+
+
+def has_succeeded(view: View, status: TrainingJobStatus, run: AttemptSpec) -> bool:
+    """Whether all workers of the current attempt are done.
+
+    A Pod is done when it has Succeeded: until then its checkpoint sidecar may still be writing. Where the Pod cannot say so
+    any more, what its launcher said last is believed.
+    """
+    reports = view.worker_reports(status, run)
+    for worker in run.workers:
+        pod, report = view.pod_of(worker), reports.get(worker.index)
+        if pod is not None and pod.phase is PodPhase.SUCCEEDED:
+            continue
+        said_so = report is not None and report.launcher is LauncherState.SUCCEEDED
+        can_say_more = pod is not None and pod.phase is not PodPhase.FAILED and not view.node_lost(worker.node)
+        if not said_so or can_say_more:
+            return False
+    return bool(run.workers)
+
+
+def succeed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Make the job Succeeded."""
+    status = tracking.refresh(view, status)
+    status = status.model_copy(update={"phase": Phase.SUCCEEDED, "finished_at": view.now, "recovery": None})
+    status = conditions.put(
+        status, view.now, "Succeeded", True, "AllWorkersSucceeded", message="All workers exited with 0."
+    )
+    why = "all workers exited with 0"
+    if not tracking.has_made_steps(status):
+        status = conditions.put(
+            status,
+            view.now,
+            "NoStepsReported",
+            True,
+            "NoSteps",
+            message="The trainer exited with 0 and never reported a step. If it should have trained, look at the log of worker 0; "
+            "if it trains without reporting, use StepReporter to make its progress known.",
+        )
+        status = conditions.put(status, view.now, "ProgressUnknown", True, "NoStepMetrics")
+        why += ", and no step was ever reported"
+    return incidents.finished(view, tracking.refresh(view, status), why)
+
+
+def fail(view: View, status: TrainingJobStatus, verdict: Verdict) -> TrainingJobStatus:
+    """Make the job Failed. The record of its last attempt is written already."""
+    if verdict.failure_reason == "BudgetExceeded":
+        way_out = "Mend the cause, or raise spec.recovery.budgets, and create the job anew"
+        why = f"{verdict.cause}: {verdict.message}; no rung of the recovery ladder may be used again"
+    else:
+        way_out = (
+            "A rule of spec.recovery.rules ends the job for this exit code; mend the cause and create the job anew"
+        )
+        why = f"{verdict.cause}: {verdict.message}"
+    if status.checkpoint is not None and status.checkpoint.last_step is not None:
+        way_out += f"; with the same checkpoint.storage it resumes from step {status.checkpoint.last_step}"
+    status = status.model_copy(update={"phase": Phase.FAILED, "finished_at": view.now, "recovery": None})
+    status = conditions.put(status, view.now, "Failed", True, verdict.failure_reason, message=f"{why}. {way_out}.")
+    return incidents.finished(view, tracking.refresh(view, status), why, verdict.signal.node)
+
+
+def clean_up(view: View, status: TrainingJobStatus) -> tuple[Action, ...]:
+    """Delete what a finished job does not need. The completed Pods of a success stay: they hold the logs."""
+    if status.phase is Phase.FAILED:
+        return pods.delete_all(view)
+    return pods.delete_where(view, lambda pod: not _holds_logs(view, status, pod))
+
+
+def _holds_logs(view: View, status: TrainingJobStatus, pod: PodView) -> bool:
+    run = view.run(status)
+    if run is not None and pod.uid not in {worker.uid for worker in run.workers}:
+        return False
+    return exited_well(pod)

@@ -1,0 +1,311 @@
+"""Checkpointer: what a training script uses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import torch
+import xxhash
+
+from sternpost_checkpoint.client.environment import read_environment
+from sternpost_checkpoint.client.group import Group
+from sternpost_checkpoint.client.memory import Slots
+from sternpost_checkpoint.client.metrics import client_metrics
+from sternpost_checkpoint.client.random_state import capture_random, restore_random
+from sternpost_checkpoint.client.restore import Loaded, agree_and_load, agree_on_errors, register
+from sternpost_checkpoint.client.sidecar_link import SidecarLink
+from sternpost_checkpoint.client.snapshot import Snapshot, take_snapshot
+from sternpost_checkpoint.client.stateful import capture, put_back
+from sternpost_checkpoint.errors import CheckpointError, SharedMemoryError
+from sternpost_checkpoint.format.names import MAX_STEP
+from sternpost_checkpoint.shm.heartbeat import sidecar_alive
+from sternpost_checkpoint.shm.layout import SlotHeader
+from sternpost_checkpoint.shm.paths import rank_directory, ranks_present, status_path
+from sternpost_checkpoint.shm.status import Progress, read_status
+
+_log = logging.getLogger("sternpost_checkpoint")
+
+POLL_SECONDS = 0.02
+LOG_SECONDS = 5.0
+SIDECAR_GONE_SECONDS = 60.0
+FAILED_SECONDS = 5.0
+"""How long the storage may refuse the save that is waited for: the sidecar tries again meanwhile."""
+FLOOR_LIMIT_BYTES = 2 * 2**30
+META_ROOM_BYTES = 1 << 20
+
+
+class Checkpointer:
+    """Saves and restores the state of a training.
+
+    ```
+    with Checkpointer(model=model, optimizer=optimizer, extra={"sampler": sampler}) as checkpointer:
+        for step in range(checkpointer.restore() + 1, steps + 1):
+            ...
+            if step % 50 == 0:
+                checkpointer.save(step)
+    ```
+
+    `model` and `optimizer`: a module, an optimizer, or a dict of them. `extra`: nested plain values, tensors, numpy
+    arrays, torch and numpy generators, and objects with state_dict and load_state_dict; restored in place. Every
+    random state of the process is saved and restored too.
+
+    `replicated`: whether all ranks hold the same model and optimizer, so that each stores only a share; "auto": yes for
+    DistributedDataParallel. `when_busy`: what a save does when the sidecar still needs both slots: "skip" or "wait".
+    `measure_floor`: compare the first copy with a plain memcpy (states below 2 GiB).
+
+    Under torch.distributed every rank makes one, and all call restore and save in the same order. Raises
+    CheckpointError outside of Sternpost.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module | dict[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer | dict[str, torch.optim.Optimizer] | None = None,
+        extra: dict[str, Any] | None = None,
+        replicated: bool | Literal["auto"] = "auto",
+        when_busy: Literal["skip", "wait"] = "skip",
+        measure_floor: bool = True,
+    ) -> None:
+        if when_busy not in ("skip", "wait"):
+            raise ValueError(f'when_busy is "skip" or "wait", not {when_busy!r}')
+        self._environment = read_environment(os.environ)
+        self._group = Group()
+        self._model = model
+        self._optimizer = optimizer
+        self._extra = extra if extra is not None else {}
+        self._replicated = self._is_replicated() if replicated == "auto" else bool(replicated)
+        self._when_busy = when_busy
+        self._measure_floor = measure_floor
+        self._metrics = client_metrics()
+        self._label = str(self._group.rank)
+        # Counters exist from the start: a page without them would look like a script without checkpoints.
+        self._metrics.blocked.labels(self._label)
+        self._metrics.skipped.labels(self._label)
+        directory = rank_directory(self._environment.shm, self._group.rank)
+        self._link = SidecarLink(self._environment.shm, directory)
+        self._slots = Slots(directory)
+        self._run: int | None = None
+        self._last: tuple[int, SlotHeader] | None = None
+        self._last_step: int | None = None
+        self._floor = float("nan")
+        self.skipped = 0
+        """Saves left out since the start of the process."""
+
+    def restore(self) -> int:
+        """Restore the newest state that all ranks share, and return its step; 0 when there is none.
+
+        Must be called once, before the first save: it also records where this attempt goes on. Everything or nothing:
+        a damaged state is refused before any object is touched, and all ranks take the next older one. Raises
+        RestoreError when there are states but none can be restored, CheckpointError when they do not fit the objects.
+        """
+        if self._run is not None:
+            raise CheckpointError("restore() was called already: one start of the training restores once")
+        started = time.perf_counter()
+        loaded = agree_and_load(self._group, self._link, self._slots, replicated=self._replicated)
+        failure: CheckpointError | None = None
+        if loaded is not None:
+            try:
+                self._apply(loaded)
+            except CheckpointError as error:
+                failure = error
+        agree_on_errors(self._group, failure, "the checkpoint cannot be applied")
+        generation = loaded.generation if loaded else None
+        self._run = register(self._group, self._link, self._environment, generation)
+        step = generation.step if generation else 0
+        self._slots.abandon_after(step, self._run)
+        self._remove_foreign_folders()
+        self._prepare()
+        seconds = time.perf_counter() - started
+        source = loaded.source if loaded else "none"
+        self._metrics.restored(self._group.rank, step, seconds, source, time.time())
+        _log.info("restored: step=%d source=%s seconds=%.3f run=%d", step, source, seconds, self._run)
+        return step
+
+    def save(self, step: int, *, wait: bool = False) -> bool:
+        """Copy the state into shared memory; False when the save was skipped because the sidecar is behind.
+
+        With `wait`, never skips, and returns when the save is committed. Steps must grow; saving the step of the last
+        save again does nothing. Raises CheckpointError.
+        """
+        if self._run is None:
+            raise CheckpointError("call restore() before the first save: it returns 0 when there is nothing to restore")
+        if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step <= MAX_STEP:
+            raise ValueError(f"step must be an integer from 0 to {MAX_STEP}, not {step!r}")
+        if self._last_step is not None and step < self._last_step:
+            raise ValueError(f"step {step} is before the last saved step {self._last_step}: steps must grow")
+        if step != self._last_step or self._last is None:
+            index = self._agree_on_slot(wait=wait or self._when_busy == "wait")
+            if index is None:
+                self.skipped += 1
+                self._metrics.skipped.labels(self._label).inc()
+                _log.warning("save skipped: the sidecar is still busy with an earlier one: step=%d", step)
+                return False
+            self._copy(index, step, self._run)
+        if wait:
+            self.wait()
+        return True
+
+    def wait(self, timeout: float = 600.0) -> None:
+        """Wait until the last save is committed.
+
+        Raises CheckpointError after `timeout` seconds, when the storage refuses it, when the attempt was superseded,
+        and when the sidecar gives no sign of life for a minute.
+        """
+        if self._last is None or self._run is None:
+            return
+        index, header = self._last
+        started = alive_at = logged_at = time.monotonic()
+        failed_at: float | None = None
+        while True:
+            status = read_status(status_path(self._slots.directory))
+            entry = status.of(index, header.sequence)
+            if (entry and entry.progress is Progress.COMMITTED) or status.has_committed(header.step, header.run):
+                return
+            what = f"step {header.step} is in shared memory but not committed"
+            now = time.monotonic()
+            failed = entry is not None and entry.progress is Progress.FAILED
+            failed_at = (failed_at or now) if failed else None
+            if entry and (entry.progress is Progress.REFUSED or (failed_at and now - failed_at >= FAILED_SECONDS)):
+                raise CheckpointError(f"{what}: {entry.error}")
+            if sidecar_alive(self._environment.shm, time.time()):
+                alive_at = now
+            if now - alive_at > SIDECAR_GONE_SECONDS:
+                raise CheckpointError(f"{what}: the checkpoint sidecar is gone; look at container sternpost-checkpoint")
+            if now - started > timeout:
+                raise CheckpointError(
+                    f"{what} after {timeout:.0f} s: the storage is slow, or another rank has not saved it"
+                )
+            if now - logged_at > LOG_SECONDS:
+                logged_at = now
+                progress = entry.progress.value if entry else "queued"
+                _log.info(
+                    "waiting for the commit: step=%d progress=%s seconds=%.0f", header.step, progress, now - started
+                )
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """Wait for the commit of the last save; see `wait`."""
+        self.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # An error in the training must be seen, at once; the sidecar commits without us.
+        if kind is None:
+            self.close()
+
+    def _is_replicated(self) -> bool:
+        modules = self._model.values() if isinstance(self._model, dict) else [self._model]
+        wrapped = torch.nn.parallel.DistributedDataParallel
+        return self._group.world_size == 1 or all(isinstance(module, wrapped) for module in modules)
+
+    def _snapshot(self) -> Snapshot:
+        states = {"model": capture(self._model), "extra": capture(self._extra), "random": capture_random()}
+        if self._optimizer is not None:
+            states["optimizer"] = capture(self._optimizer)
+        return take_snapshot(
+            states, replicated=self._replicated, rank=self._group.rank, world_size=self._group.world_size
+        )
+
+    def _apply(self, loaded: Loaded) -> None:
+        states = loaded.states
+        if "model" not in states or (self._optimizer is not None and "optimizer" not in states):
+            raise CheckpointError("the checkpoint holds no model or no optimizer: it is of another training script")
+        put_back(self._model, states["model"], "model")
+        if self._optimizer is not None:
+            put_back(self._optimizer, states["optimizer"], "optimizer")
+        put_back(self._extra, states.get("extra", {}), "extra")
+        if "random" in states:
+            restore_random(states["random"])
+        else:
+            _log.warning("rank %d did not exist when this state was saved: its random states stay", self._group.rank)
+
+    def _prepare(self) -> None:
+        # An optimizer that has not stepped has no state yet; what it will have is guessed, so that the memory is there.
+        snapshot = self._snapshot()
+        payload = snapshot.meta.payload_bytes
+        if not any(spec.role == "optimizer" for spec in snapshot.meta.tensors):
+            payload += self._expected_optimizer_bytes()
+        try:
+            self._slots.prepare(payload, len(snapshot.meta.to_bytes()) + META_ROOM_BYTES)
+        except SharedMemoryError:
+            self._slots.prepare(snapshot.meta.payload_bytes, len(snapshot.meta.to_bytes()))
+
+    def _expected_optimizer_bytes(self) -> int:
+        optimizers = self._optimizer.values() if isinstance(self._optimizer, dict) else [self._optimizer]
+        total = 0
+        for optimizer in optimizers:
+            if optimizer is None:
+                continue
+            copies = 2 if "betas" in optimizer.defaults else 1
+            copies += 1 if optimizer.defaults.get("amsgrad") else 0
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    total += copies * (parameter.numel() * parameter.element_size() + 64) + 64
+        return total
+
+    def _remove_foreign_folders(self) -> None:
+        """Free the memory of ranks that this worker no longer has: its number may have changed with the attempt."""
+        local_rank, local_world = os.environ.get("LOCAL_RANK", ""), os.environ.get("LOCAL_WORLD_SIZE", "")
+        if local_rank != "0" or not local_world.isdecimal():
+            return
+        own = range(self._group.rank, self._group.rank + int(local_world))
+        for rank, directory in ranks_present(self._environment.shm).items():
+            if rank not in own:
+                _log.info("removing the shared memory of rank %d: it is another worker's now", rank)
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _agree_on_slot(self, *, wait: bool) -> int | None:
+        logged_at = started = time.monotonic()
+        while True:
+            index = self._slots.choose(sidecar_alive=sidecar_alive(self._environment.shm, time.time()))
+            # All or none: a generation that one rank lacks is never complete.
+            if not self._group.any(index is None):
+                return index
+            if not wait:
+                return None
+            now = time.monotonic()
+            if now - logged_at > LOG_SECONDS:
+                logged_at = now
+                _log.info("waiting for a free slot: seconds=%.0f", now - started)
+            time.sleep(POLL_SECONDS)
+
+    def _copy(self, index: int, step: int, run: int) -> None:
+        started = time.perf_counter()
+        snapshot = self._snapshot()
+        meta = snapshot.meta.to_bytes()
+        measuring = 0.0
+        if self._measure_floor and self._floor != self._floor and snapshot.meta.payload_bytes < FLOOR_LIMIT_BYTES:
+            before = time.perf_counter()
+            self._floor = self._slots.measure_floor(index, snapshot.meta.payload_bytes, len(meta))
+            measuring = time.perf_counter() - before
+        meta_offset = self._slots.write(index, snapshot, meta)
+        blocked = time.perf_counter() - started - measuring
+        header = SlotHeader(
+            sequence=self._slots.next_sequence(),
+            step=step,
+            run=run,
+            attempt_number=self._environment.attempt_number,
+            attempt_id=self._environment.attempt_id,
+            world_size=self._group.world_size,
+            rank=self._group.rank,
+            payload_bytes=snapshot.meta.payload_bytes,
+            meta_offset=meta_offset,
+            meta_bytes=len(meta),
+            meta_hash=xxhash.xxh3_128_digest(meta),
+            saved_at=time.time(),
+            blocked_seconds=blocked,
+            memcpy_floor_seconds=self._floor,
+        )
+        self._slots.publish(index, header)
+        self._last, self._last_step = (index, header), step
+        self._metrics.blocked.labels(self._label).observe(blocked)

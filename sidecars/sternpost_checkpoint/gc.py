@@ -1,0 +1,58 @@
+"""Which generations nobody needs any more, and their removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sternpost_checkpoint.catalog import Catalog
+from sternpost_checkpoint.format.names import LEDGER, MANIFEST, generation_folder
+from sternpost_checkpoint.lineage import Generation, Run, eligible
+
+LEDGER_ENTRIES = 1000
+"""Ledger entries to keep."""
+
+
+def collectable(
+    complete: Iterable[Generation], incomplete: Iterable[Generation], runs: Sequence[Run], keep: int
+) -> list[Generation]:
+    """Decide what to remove, oldest first. Pure.
+
+    The newest `keep` (at least one) complete generations on the current line stay. Nothing is removed before there
+    is one. What is incomplete and not older than the newest of them may still be in the making.
+    """
+    complete = list(complete)
+    line = sorted((generation for generation in complete if eligible(generation, runs)), reverse=True)
+    if not line:
+        return []
+    kept = set(line[: max(keep, 1)])
+    newest = line[0]
+    garbage = [generation for generation in complete if generation not in kept]
+    garbage += [
+        generation
+        for generation in incomplete
+        if not eligible(generation, runs) or (generation.run <= newest.run and generation < newest)
+    ]
+    return sorted(garbage)
+
+
+def collect(catalog: Catalog, keep: int) -> list[Generation]:
+    """Remove what is collectable; returns it. A crash in between leaves incomplete generations for the next time."""
+    found = catalog.generations()
+    # After the generations: one that became abandoned meanwhile may go, the other way round a new one could.
+    runs = catalog.runs()
+    garbage = collectable(
+        (files.generation for files in found if files.complete),
+        (files.generation for files in found if not files.complete),
+        runs,
+        keep,
+    )
+    files_of = {files.generation: files.files for files in found}
+    for generation in garbage:
+        folder = generation_folder(generation)
+        # The manifest first: what is half removed must not look complete.
+        for name in sorted(files_of[generation], key=lambda name: name != MANIFEST):
+            catalog.store.delete(folder + name)
+    entries = catalog.store.list(LEDGER)
+    for entry in entries[: max(len(entries) - LEDGER_ENTRIES, 0)]:
+        catalog.store.delete(entry.name)
+    return garbage

@@ -1,0 +1,1 @@
+"""Shared memory between trainer and sidecar. Standard library, numpy and xxhash only: both sides import it."""

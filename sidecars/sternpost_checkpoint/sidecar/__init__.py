@@ -1,0 +1,1 @@
+"""The process beside the trainer: shared memory in, committed generations out."""

@@ -1,0 +1,161 @@
+"""Answering the trainer's questions: list, fetch, register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from sternpost_checkpoint.catalog import Catalog
+from sternpost_checkpoint.errors import (
+    CheckpointError,
+    FencedError,
+    FormatError,
+    NotFoundError,
+    SharedMemoryError,
+    StoreError,
+)
+from sternpost_checkpoint.lineage import Generation, eligible
+from sternpost_checkpoint.shm.layout import SlotHeader
+from sternpost_checkpoint.shm.paths import SLOTS, slot_path
+from sternpost_checkpoint.shm.slot import SlotWriter
+from sternpost_checkpoint.sidecar.attempt import Attempt
+from sternpost_checkpoint.sidecar.fetch import fetch
+from sternpost_checkpoint.sidecar.registration import register
+
+_log = structlog.get_logger()
+
+LISTED = 100
+"""Generations of the storage that are offered, the newest first."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class ListRequest(_Request):
+    """What can be restored."""
+
+    type: Literal["list"]
+
+
+class FetchRequest(_Request):
+    """Bring a generation from the storage into a slot."""
+
+    type: Literal["fetch"]
+    step: int = Field(ge=0)
+    run: int = Field(ge=0)
+
+
+class RegisterRequest(_Request):
+    """The training goes on from here."""
+
+    type: Literal["register"]
+    attempt_number: int = Field(ge=0)
+    attempt_id: str = Field(max_length=64)
+    restored_step: int = Field(ge=0)
+    restored_run: int | None = Field(ge=0)
+    token: str = Field(min_length=1, max_length=64)
+
+
+_REQUESTS: TypeAdapter[ListRequest | FetchRequest | RegisterRequest] = TypeAdapter(
+    ListRequest | FetchRequest | RegisterRequest
+)
+
+
+class Answers:
+    """Answers the questions of one rank. Never raises CheckpointError or OSError: the answer carries the error."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        job_uid: str,
+        current_attempt: Callable[[], Attempt | None],
+        fetched: Callable[[int, int, SlotHeader], None],
+    ) -> None:
+        self._catalog = catalog
+        self._job_uid = job_uid
+        self._current_attempt = current_attempt
+        self._fetched = fetched
+        """Told the rank, the slot and the header of what was fetched, before the trainer is."""
+
+    def answer(self, rank: int, directory: Path, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to one question; `error.kind` is `damaged`, `storage`, `memory`, `superseded`, `request`."""
+        try:
+            request = _REQUESTS.validate_python(body)
+            if isinstance(request, ListRequest):
+                return self._list(directory)
+            if isinstance(request, FetchRequest):
+                return self._fetch(rank, directory, Generation(request.step, request.run))
+            number = register(
+                self._catalog,
+                job_uid=self._job_uid,
+                attempt=Attempt(request.attempt_number, request.attempt_id),
+                current=self._current_attempt(),
+                restored_step=request.restored_step,
+                restored_run=request.restored_run,
+                token=request.token,
+            )
+        except (CheckpointError, OSError, ValidationError) as error:
+            kind = _kind(error)
+            _log.error("a request failed", rank=rank, kind=kind, reason=str(error))  # the reason says it
+            return {"error": {"kind": kind, "message": str(error)}}
+        return {"run": number}
+
+    def _list(self, directory: Path) -> dict[str, Any]:
+        found = [files.generation for files in self._catalog.generations() if files.complete]
+        runs = self._catalog.runs()
+        memory = []
+        for slot, header in _ready(directory):
+            if eligible(Generation(*header.generation), runs):
+                memory.append([header.step, header.run, slot])
+        on_line = sorted((generation for generation in found if eligible(generation, runs)), reverse=True)
+        return {"storage": [[item.step, item.run] for item in on_line[:LISTED]], "memory": memory}
+
+    def _fetch(self, rank: int, directory: Path, generation: Generation) -> dict[str, Any]:
+        runs = self._catalog.runs()
+        ready = _ready(directory)
+
+        def value(slot: int) -> tuple[bool, Generation]:
+            generation_there = next((Generation(*header.generation) for index, header in ready if index == slot), None)
+            if generation_there is None:
+                return (False, Generation(-1, -1))
+            return (eligible(generation_there, runs), generation_there)
+
+        # Over the least valuable slot: unreadable, abandoned, older.
+        index = min(range(SLOTS), key=value)
+        sequence = max((header.sequence for _, header in ready), default=0) + 1
+        slot = SlotWriter.open(slot_path(directory, index))
+        header = fetch(self._catalog, generation, rank, slot, sequence)
+        self._fetched(rank, index, header)
+        _log.info("fetched", rank=rank, step=generation.step, run=generation.run, bytes=header.payload_bytes)
+        return {"slot": index}
+
+
+def _ready(directory: Path) -> list[tuple[int, SlotHeader]]:
+    found = []
+    for index in range(SLOTS):
+        try:
+            header = SlotWriter.open(slot_path(directory, index)).header()
+        except FormatError as error:
+            _log.warning("a slot is not used", reason=str(error))
+            continue
+        if header is not None:
+            found.append((index, header))
+    return found
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, FencedError):
+        return "superseded"
+    if isinstance(error, SharedMemoryError):
+        return "memory"
+    if isinstance(error, FormatError | NotFoundError):
+        return "damaged"
+    if isinstance(error, ValidationError):
+        return "request"
+    return "storage" if isinstance(error, StoreError | OSError) else "damaged"

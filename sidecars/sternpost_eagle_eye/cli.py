@@ -1,0 +1,39 @@
+"""The command line: `sternpost-eagle-eye`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import typer
+
+from sternpost_eagle_eye.config import ConfigError, settings_from
+from sternpost_eagle_eye.log import configure_logs
+
+app = typer.Typer(
+    name="sternpost-eagle-eye", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def eagle_eye() -> None:
+    """Watches the workers of a training job and names the one that is to blame."""
+
+
+@app.command()
+def sidecar() -> None:
+    """Run beside a trainer; everything is configured by the STERNPOST_* variables of the Pod."""
+    # Lazy: help and other commands do not need a server.
+    from sternpost_eagle_eye.sidecar.service import run_sidecar  # noqa: PLC0415
+
+    configure_logs()
+    try:
+        asyncio.run(run_sidecar(settings_from(os.environ)))
+    except ConfigError as error:
+        typer.echo(f"sternpost-eagle-eye: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,1 @@
+"""Where Attempts come from and Anomalies go to."""

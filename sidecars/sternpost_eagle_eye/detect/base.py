@@ -1,0 +1,31 @@
+"""What detectors have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sternpost_eagle_eye.track import JobTrack
+
+Kind = Literal["worker-gone", "hang", "slow", "hardware", "loss", "data-stall", "storage-stall", "outlier"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one detector holds to be true now."""
+
+    kind: Kind
+    worker: int | None
+    """Index; None where the job and no worker is to blame."""
+    confidence: float
+    evict: bool
+    """Whether the evidence is enough to leave the worker's node."""
+    evidence: str
+
+
+class Detector(Protocol):
+    """Asked once an interval."""
+
+    def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
+        """All that is wrong at `now`, in seconds of the judge's clock, which stands still while the judge itself does."""
+        ...

@@ -1,0 +1,1 @@
+"""The trainer's side: measures steps and serves them as Prometheus metrics."""

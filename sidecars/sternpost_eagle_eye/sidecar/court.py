@@ -1,0 +1,103 @@
+"""Worker 0's part: holds the judge of the current attempt, and writes what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from sternpost_eagle_eye.attempt import Attempt
+from sternpost_eagle_eye.config import Settings
+from sternpost_eagle_eye.control_plane.base import ControlPlane
+from sternpost_eagle_eye.judge import Judge
+from sternpost_eagle_eye.progress import ProgressReport, progress_report
+from sternpost_eagle_eye.report import AnomalyReports
+from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
+from sternpost_eagle_eye.vector import Vector
+
+log = structlog.get_logger()
+
+
+class Court:
+    """In session only while this Pod is worker 0 of a running attempt; each attempt is judged from scratch."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        control_plane: ControlPlane,
+        metrics: OwnMetrics,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._control_plane = control_plane
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._wall = wall
+        self._attempt: Attempt | None = None
+        self._judge: Judge | None = None
+        self._reports: AnomalyReports | None = None
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The newest attempt that this sidecar knows."""
+        return self._attempt
+
+    @property
+    def in_session(self) -> bool:
+        """Whether this sidecar judges."""
+        return self._judge is not None
+
+    def convene(self, attempt: Attempt) -> None:
+        """A new version of the Attempt: a new judge, or none if that is another worker's task."""
+        before, self._attempt = self._attempt, attempt
+        if before is not None and self._judge is not None and _same_run(before, attempt):
+            self._judge.job.renew(attempt)
+            return
+        worker = attempt.judge()
+        ours = worker is not None and worker.uid == self._settings.pod_uid
+        self._judge = Judge(attempt, self._settings.policy, self._monotonic()) if ours else None
+        self._reports = AnomalyReports(attempt, self._settings.namespace) if ours else None
+        self._metrics.judging.set(1 if ours else 0)
+
+    def take(self, vector: Vector) -> str | None:
+        """A vector; otherwise the reason why it does not count."""
+        if self._judge is None:
+            return "this is not worker 0 of the current attempt"
+        return self._judge.take(vector, self._monotonic(), self._wall())
+
+    def progress(self) -> ProgressReport | None:
+        """None where there is nothing to judge."""
+        if self._judge is None:
+            return None
+        return progress_report(self._judge.job, self._judge.clock(self._monotonic()), self._wall())
+
+    async def sit(self) -> None:
+        """Once an interval: judge, and write what is due, provided that the attempt still counts."""
+        judge, reports = self._judge, self._reports
+        if judge is None or reports is None:
+            return
+        due = reports.due(judge.tick(self._monotonic()), self._wall())
+        for position, anomaly in enumerate(due):
+            try:
+                current = await self._control_plane.current()
+                if current is None or not _same_run(current.attempt, judge.job.attempt):
+                    return
+                await self._control_plane.write_anomaly(anomaly)
+            except OSError as error:
+                for unwritten in due[position:]:
+                    reports.failed(unwritten)
+                log.warning("anomaly not written, trying again", name=anomaly.name, error=str(error)[:500])
+                return
+            spec = anomaly.manifest["spec"]
+            self._metrics.anomalies.labels(spec["kind"]).inc()
+            log.info(
+                "anomaly",
+                **{key: spec.get(key) for key in ("kind", "worker", "node", "confidence", "evict", "evidence")},
+            )
+
+
+def _same_run(one: Attempt, other: Attempt) -> bool:
+    return (
+        one.spec.id == other.spec.id and one.spec.action == other.spec.action and one.spec.workers == other.spec.workers
+    )

@@ -1,0 +1,210 @@
+"""A job on virtual time: vectors as the sidecars of noisy machines would send them."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from sternpost_eagle_eye.attempt import Attempt
+from sternpost_eagle_eye.config import EagleEyePolicy
+from sternpost_eagle_eye.detect.base import Finding
+from sternpost_eagle_eye.judge import Judge
+from sternpost_eagle_eye.vector import LauncherVector, PageState, ProcessVector, RankProcess, RankVector, Vector
+
+WALL = 1_764_000_000.0
+
+
+def attempt_wire(
+    workers: int = 4,
+    *,
+    spares: int = 0,
+    number: int = 3,
+    action: str = "run",
+    job_uid: str = "uid-job",
+    ports: dict[int, int] | None = None,
+    issued_at: float = WALL,
+) -> dict[str, Any]:
+    def member(slot: int) -> dict[str, Any]:
+        return {
+            "pod": f"gpt-{slot}",
+            "uid": f"uid-{slot}",
+            "node": f"node-{slot}",
+            "address": "127.0.0.1",
+            "eagleEyePort": (ports or {}).get(slot, 9470),
+        }
+
+    return {
+        "apiVersion": "sternpost.dev/v1alpha1",
+        "kind": "Attempt",
+        "metadata": {"name": "gpt", "namespace": "default"},
+        "spec": {
+            "job": "gpt",
+            "jobUid": job_uid,
+            "number": number,
+            "id": f"{number}-9f2c1a00",
+            "action": action,
+            "ranksPerWorker": 1,
+            "worldSize": workers,
+            "workers": [member(slot) | {"index": slot} for slot in range(workers)] if action == "run" else [],
+            "spares": [member(workers + slot) for slot in range(spares)] if action == "run" else [],
+            "masterAddress": "127.0.0.1",
+            "masterPort": 29400,
+            "issuedAt": datetime.fromtimestamp(issued_at, UTC).isoformat(),
+            "aNewerField": {"kept": True},
+        },
+    }
+
+
+class SimulatedJob:
+    """One rank a worker, synchronous: the slowest sets the pace, the others wait."""
+
+    def __init__(
+        self,
+        workers: int = 4,
+        *,
+        seed: int = 0,
+        noise: float = 0.1,
+        bursts: float = 0.0,
+        base: float = 0.1,
+        policy: dict[str, Any] | None = None,
+        spares: int = 0,
+    ) -> None:
+        self.attempt = Attempt.model_validate(attempt_wire(workers, spares=spares))
+        self.policy = EagleEyePolicy.model_validate(policy or {})
+        self.now = 1000.0
+        self.judge = Judge(self.attempt, self.policy, self.now)
+        self.random = random.Random(seed)
+        self.count, self.noise, self.bursts, self.base = workers, noise, bursts, base
+        self.factor = [1.0] * workers
+        self.drift = [0.0] * workers
+        self.burst = [(0.0, 1.0)] * workers
+        self.silent: set[int] = set()
+        self.launcher = ["running"] * workers
+        self.phase = "init"
+        self.steps = 0
+        self.debt = 0.0
+        self.sums = [[0.0, 0.0] for _ in range(workers)]
+        self.sequence = 0
+        self.standing = False
+        self.in_collective = [False] * workers
+        self.pages = [PageState.OK] * workers
+        self.stopped = [False] * workers
+        self.cpu = [0.0] * workers
+        self.behind: dict[int, int] = {}
+        self.sees_processes = True
+        self.restored: int | None = None
+        self.reports = True
+        self.findings: list[tuple[float, Finding]] = []
+
+    @property
+    def wall(self) -> float:
+        return WALL + self.now
+
+    def compute(self, worker: int) -> float:
+        self.drift[worker] = 0.7 * self.drift[worker] + self.random.gauss(0, self.noise)
+        until, factor = self.burst[worker]
+        if self.now > until:
+            factor = 1.0
+            if self.random.random() < self.bursts:
+                factor = self.random.uniform(1.4, 2.2)
+                self.burst[worker] = (self.now + self.random.uniform(1, 6), factor)
+        return self.base * self.factor[worker] * factor * math.exp(self.drift[worker])
+
+    def advance(self, seconds: float = 1.0) -> None:
+        """One second of training."""
+        self.now += seconds
+        if self.standing or self.phase in ("eval", "checkpoint"):
+            return
+        if self.phase == "init":
+            if self.reports:
+                return
+        computes = [self.compute(worker) for worker in range(self.count)]
+        step = max(computes) + 0.01
+        self.debt += seconds
+        steps = int(self.debt / step)
+        self.debt -= steps * step
+        self.steps += steps
+        for worker, compute in enumerate(computes):
+            self.cpu[worker] += compute * steps
+            self.sums[worker][0] += step * steps
+            self.sums[worker][1] += compute * steps
+
+    def vector(self, worker: int) -> Vector:
+        self.sequence += 1
+        steps = self.steps - self.behind.get(worker, 0)
+        page = self.pages[worker] if self.reports else PageState.NONE
+        fields: dict[str, Any] = {}
+        if page is PageState.OK:
+            fields = {
+                "phase": self.phase,
+                "in_collective": self.in_collective[worker],
+                "step_sum": self.sums[worker][0],
+                "step_count": self.steps,
+                "compute_sum": self.sums[worker][1],
+                "compute_count": self.steps,
+                "restored_step": self.restored,
+            }
+            if self.steps:
+                fields |= {"step": steps + (self.restored or 0), "loss": 2.5, "last_step_at": self.wall}
+        process = ProcessVector(alive=True, stopped=self.stopped[worker], cpu_seconds=self.cpu[worker])
+        return Vector(
+            attempt=self.attempt.spec.id,
+            pod_uid=f"uid-{worker}",
+            boot="b",
+            sequence=self.sequence,
+            launcher=LauncherVector(
+                attempt=self.attempt.spec.id,
+                state=self.launcher[worker],  # type: ignore[arg-type]
+                updated_at=self.wall,
+                started_at=WALL,
+                ranks=(RankProcess(rank=worker, local_rank=0, pid=100 + worker),),
+            ),
+            ranks=(RankVector(rank=worker, page=page, process=process if self.sees_processes else None, **fields),),
+        )
+
+    def run(self, seconds: int, *, until_found: bool = False) -> list[Finding]:
+        """Seconds of virtual time; returns what the judge said last. With `until_found`, stops at the first finding."""
+        found: list[Finding] = []
+        for _ in range(seconds):
+            self.advance()
+            for worker in range(self.count):
+                if worker not in self.silent:
+                    assert self.judge.take(self.vector(worker), self.now, self.wall) is None
+            found = self.judge.tick(self.now)
+            self.findings += [(self.now, finding) for finding in found]
+            if found and until_found:
+                break
+        return found
+
+    def train(self, seconds: int = 30) -> SimulatedJob:
+        """Healthy training."""
+        self.phase = "train"
+        assert self.run(seconds) == []
+        return self
+
+    def hang(self, culprit: int | None, *, in_collective: bool = True) -> SimulatedJob:
+        """Nobody gets on; all but the culprit wait."""
+        self.standing = True
+        self.in_collective = [in_collective and worker != culprit for worker in range(self.count)]
+        return self
+
+
+@pytest.fixture
+def simulate() -> Callable[..., SimulatedJob]:
+    return SimulatedJob
+
+
+@pytest.fixture
+def make_attempt() -> Callable[..., dict[str, Any]]:
+    return attempt_wire
+
+
+@pytest.fixture
+def make_attempt_bytes() -> Callable[..., bytes]:
+    return lambda *args, **more: json.dumps(attempt_wire(*args, **more)).encode()

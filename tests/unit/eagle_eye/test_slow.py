@@ -1,0 +1,146 @@
+"""The slow detector, through the judge, on virtual time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sternpost_eagle_eye.detect.slow import _median_without
+
+
+@pytest.mark.parametrize(("factor", "workers"), [(2.0, 4), (3.0, 4), (2.0, 8), (1.8, 3), (3.0, 64)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_names_the_slow_worker_within_seconds(simulate, factor, workers, seed):
+    job = simulate(workers, seed=seed, noise=0.08).train(40)
+    slow = workers // 2
+    job.factor[slow] = factor
+    started = job.now
+    (finding,) = job.run(40, until_found=True)
+    assert job.now - started <= 25
+    assert (finding.kind, finding.worker, finding.evict) == ("slow", slow, True)
+    assert finding.confidence >= 0.9
+    assert f"of {workers - 1} peers" in finding.evidence
+    assert "before, it took" in finding.evidence
+
+
+def test_found_on_machines_with_heavy_noise(simulate):
+    # Two processors, four ranks: bursts of up to twice the compute time for seconds.
+    job = simulate(4, seed=5, noise=0.15, bursts=0.1).train(60)
+    job.factor[1] = 3.0
+    started = job.now
+    (finding,) = job.run(60, until_found=True)
+    assert (finding.worker, finding.evict) == (1, True)
+    assert job.now - started <= 30
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_an_hour_of_noise_evicts_nobody(simulate, workers, seed):
+    job = simulate(workers, seed=seed, noise=0.15, bursts=0.08, base=0.15)
+    job.phase = "train"
+    job.run(3600)
+    assert [finding for _, finding in job.findings if finding.evict or finding.worker is not None] == []
+
+
+def test_a_straggler_that_recovers_is_left_alone(simulate):
+    job = simulate(4, seed=1).train(40)
+    for _ in range(10):
+        job.factor[2] = 3.0
+        assert job.run(12) == []
+        job.factor[2] = 1.0
+        assert job.run(10) == []
+
+
+def test_when_all_get_slower_nobody_is_blamed(simulate):
+    job = simulate(4, seed=1).train(40)
+    job.factor = [2.0] * 4
+    (finding,) = job.run(40, until_found=True)
+    assert (finding.worker, finding.evict) == (None, False)
+    assert finding.confidence <= 0.5
+    job.run(300)
+    assert not any(found.evict for _, found in job.findings)
+
+
+def test_slow_from_the_start_is_only_suspected_unless_extreme(simulate):
+    job = simulate(4, seed=1)
+    job.phase, job.factor[3] = "train", 1.8
+    (finding,) = job.run(60, until_found=True)
+    assert (finding.worker, finding.evict) == (3, False)
+    assert "never seen faster" in finding.evidence
+    job = simulate(4, seed=1)
+    job.phase, job.factor[3] = "train", 3.0
+    (finding,) = job.run(60, until_found=True)
+    assert (finding.worker, finding.evict) == (3, True)
+
+
+def test_two_workers_need_the_slow_ones_own_past(simulate):
+    job = simulate(2, seed=1).train(60)
+    job.factor[1] = 3.0
+    (finding,) = job.run(40, until_found=True)
+    assert (finding.worker, finding.evict) == (1, True)
+    job = simulate(2, seed=1)
+    job.phase, job.factor[1] = "train", 3.0  # perhaps another role: nothing says that it was ever faster
+    (finding,) = job.run(60, until_found=True)
+    assert (finding.worker, finding.evict) == (1, False)
+
+
+def test_a_single_worker_is_never_evicted_for_slowness(simulate):
+    job = simulate(1, seed=1).train(60)
+    job.factor[0] = 4.0
+    job.run(120)
+    assert job.findings
+    assert not any(found.evict for _, found in job.findings)
+
+
+def test_what_costs_the_job_little_does_not_matter(simulate):
+    job = simulate(4, seed=1, base=0.002, noise=0.02).train(40)
+    job.factor[2] = 2.5
+    assert job.run(60) == []
+
+
+def test_slow_steps_take_min_steps(simulate):
+    job = simulate(4, seed=1, base=6.0, noise=0.02).train(150)
+    job.factor[2] = 2.0
+    started = job.now
+    (finding,) = job.run(400, until_found=True)
+    assert finding.worker == 2
+    assert job.now - started > 8 * 12
+
+
+def test_counters_that_go_back_say_nothing(simulate):
+    job = simulate(4, seed=1).train(40)
+    for _ in range(30):
+        for sums in job.sums:
+            sums[:] = [0.0, 0.0]
+        assert job.run(2) == []
+
+
+def test_the_first_steps_do_not_count(simulate):
+    job = simulate(4, seed=1)
+    job.phase, job.factor[1] = "train", 10.0
+    job.run(3)
+    job.factor[1] = 1.0
+    assert job.run(60) == []
+
+
+def test_evaluation_neither_ends_nor_feeds_a_streak(simulate):
+    job = simulate(4, seed=1).train(40)
+    job.factor[1] = 3.0
+    assert job.run(10) == []
+    job.phase = "eval"
+    assert job.run(60) == []
+    job.phase = "train"
+    (finding,) = job.run(30, until_found=True)
+    assert finding.worker == 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=12), st.data())
+def test_median_without_one(values, data):
+    import statistics
+
+    chosen = data.draw(st.sampled_from(values))
+    others = list(values)
+    others.remove(chosen)
+    assert _median_without(sorted(map(float, values)), float(chosen)) == statistics.median(others)

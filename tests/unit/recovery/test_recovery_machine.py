@@ -1,0 +1,174 @@
+"""Random histories against a deliberately simple cluster: what must never happen, does not; what must happen, does."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from recovery_cluster import FakeCluster, FakeOperator, settle
+
+from sternpost_operator.resources.anomaly import AnomalyKind
+from sternpost_operator.resources.training_job import Elastic, RecoveryBudgets, RecoveryPolicy, TrainingJobSpec
+from sternpost_operator.resources.training_job_status import Phase
+
+NUMBERS = st.integers(0, 50)
+
+
+class RecoveryMachine(RuleBasedStateMachine):
+    """Faults of every kind in any order, then peace."""
+
+    @initialize(
+        workers=st.integers(1, 3),
+        spares=st.integers(0, 2),
+        nodes=st.integers(2, 4),
+        elastic=st.booleans(),
+        budgets=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2)),
+    )
+    def begin(self, workers, spares, nodes, elastic, budgets):
+        spec = TrainingJobSpec(
+            workers=None if elastic else workers,
+            elastic=Elastic(min=1, max=workers, wait_seconds=5) if elastic else None,
+            spares=spares,
+            template={"spec": {"containers": [{"name": "trainer"}]}},
+            recovery=RecoveryPolicy(
+                budgets=RecoveryBudgets(ranks=budgets[0], pods=budgets[1], jobs=budgets[2]),
+                settle_seconds=1,
+                node_lost_seconds=4,
+                start_seconds=40,
+                grace_seconds=2,
+                exclude_seconds=60,
+                force_delete_seconds=6,
+            ),
+        )
+        self.cluster = FakeCluster(spec, nodes)
+        self.operator = FakeOperator(self.cluster)
+
+    def some_pod(self, number):
+        pods = sorted(self.cluster.pods.values(), key=lambda pod: pod.slot)
+        return pods[number % len(pods)] if pods else None
+
+    def some_node(self, number):
+        return sorted(self.cluster.nodes)[number % len(self.cluster.nodes)]
+
+    # The operator, well and ill
+
+    @rule(seconds=st.sampled_from([0.5, 0.5, 1, 3]), times=st.integers(1, 6))
+    def time_passes(self, seconds, times):
+        for _ in range(times):
+            self.cluster.tick(seconds)
+            self.operator.reconcile()
+
+    @rule(seconds=st.sampled_from([1, 5, 30]))
+    def operator_is_away(self, seconds):
+        for _ in range(5):
+            self.cluster.tick(seconds / 5)
+
+    @rule(after=st.integers(0, 6))
+    def operator_is_killed(self, after):
+        self.operator.reconcile(crash_after=after)
+
+    @rule(back=st.integers(1, 5))
+    def observation_is_old(self, back):
+        if self.operator.past:
+            self.operator.reconcile(observed=self.operator.past[-min(back, len(self.operator.past))])
+
+    @rule()
+    def status_conflicts(self):
+        self.operator.reconcile(meddle=True)
+
+    # The machines
+
+    @rule(number=NUMBERS, kill=st.booleans())
+    def node_is_lost(self, number, kill):
+        self.cluster.lose_node(self.some_node(number), kill=kill)
+
+    @rule(number=NUMBERS)
+    def node_returns(self, number):
+        self.cluster.return_node(self.some_node(number))
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(number=NUMBERS)
+    def rank_fails(self, number):
+        self.cluster.fail_rank(self.some_pod(number), 1)
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(number=NUMBERS)
+    def launcher_is_killed(self, number):
+        self.cluster.kill_launcher(self.some_pod(number))
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(number=NUMBERS)
+    def rank_hangs(self, number):
+        self.some_pod(number).hung = True
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(number=NUMBERS, gone=st.booleans())
+    def pod_is_deleted_by_others(self, number, gone):
+        pod = self.some_pod(number)
+        if gone:
+            del self.cluster.pods[pod.name]
+        else:
+            pod.deleted = self.cluster.clock
+
+    @rule()
+    def attempt_is_deleted_by_others(self):
+        self.cluster.attempt = None
+
+    @precondition(lambda self: self.cluster.pods)
+    @rule(number=NUMBERS, kind=st.sampled_from(AnomalyKind), back=st.integers(0, 2), evict=st.booleans())
+    def finding_is_reported(self, number, kind, back, evict):
+        attempts = sorted(self.cluster.assignments, key=lambda each: int(each.split("-")[0]))
+        if not attempts:
+            return
+        attempt = attempts[-1 - min(back, len(attempts) - 1)]
+        self.cluster.report_anomaly(kind, attempt, self.some_pod(number), evict=evict)
+
+    # People
+
+    @rule(suspend=st.booleans())
+    def spec_suspend(self, suspend):
+        self.cluster.change_spec(suspend=suspend)
+
+    @rule(spares=st.integers(0, 2))
+    def spec_spares(self, spares):
+        self.cluster.change_spec(spares=spares)
+
+    @rule(up=st.booleans())
+    def memory_service(self, up):
+        self.cluster.memory_up = up
+
+    @invariant()
+    def no_worker_runs_where_it_must_not(self):
+        if not hasattr(self, "cluster"):
+            return
+        status = self.cluster.job.status
+        if status.phase.terminal:
+            assert status.finished_at is not None
+        assert len(status.unsent_incidents) <= 50
+        assert status.attempt.number >= (self.cluster.attempt.number if self.cluster.attempt else 0)
+
+    def teardown(self):
+        if not hasattr(self, "cluster"):
+            return
+        settle(self.cluster, self.operator)
+        status = self.cluster.job.status
+        if status.phase is Phase.FAILED:
+            failed = next(each for each in status.conditions if each.type == "Failed")
+            assert failed.reason == "BudgetExceeded"
+            assert status.budgets.jobs >= self.cluster.job.spec.recovery.budgets.jobs
+        else:
+            assert self.cluster.committed == 12
+        ended = status
+        for _ in range(3):
+            self.cluster.tick(1)
+            self.operator.reconcile()
+        assert self.cluster.job.status == ended
+
+
+RecoveryMachine.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestRecoveryMachine = RecoveryMachine.TestCase
