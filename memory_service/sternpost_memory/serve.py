@@ -120,9 +120,13 @@ def _run(settings: Settings, authorizer: Authorizer, listener: socket.socket, st
             server_header=False,
         )
     )  # fmt: skip
-    # uvicorn catches these, ends, and sends them once more to whoever had them before: that is us.
+
+    def stop(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
+    # uvicorn catches these once it runs, ends, and then sends them once more to whoever had them before: that is us.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _already_stopping)
+        signal.signal(number, stop)
     worker.start()
     try:
         host, port = listener.getsockname()[:2]
@@ -131,7 +135,3 @@ def _run(settings: Settings, authorizer: Authorizer, listener: socket.socket, st
     finally:
         worker.stop()
         log.info("stopped")
-
-
-def _already_stopping(_number: int, _frame: object) -> None:
-    """Nothing is left to do for a signal that uvicorn has acted upon."""

@@ -129,12 +129,15 @@ def _workers(spec: dict[str, Any]) -> tuple[Member, ...]:
 def _member(entry: object, where: str) -> Member:
     if not isinstance(entry, dict):
         raise UnusableFileError(f"{where} is not an object")
-    return Member(
-        pod=_text(entry, "pod", r"[^\x00-\x1f]{1,253}"),
-        uid=_text(entry, "uid", r"[^\x00-\x1f]{0,253}"),
-        address=_text(entry, "address", _ADDRESS.pattern),
-        eagle_eye_port=_integer(entry, "eagleEyePort", 1, 65535),
-    )
+    try:
+        return Member(
+            pod=_text(entry, "pod", r"[^\x00-\x1f]{1,253}"),
+            uid=_text(entry, "uid", r"[^\x00-\x1f]{0,253}"),
+            address=_text(entry, "address", _ADDRESS.pattern),
+            eagle_eye_port=_integer(entry, "eagleEyePort", 1, 65535),
+        )
+    except UnusableFileError as error:
+        raise UnusableFileError(f"{where}.{error}") from None
 
 
 def _list(spec: dict[str, Any], name: str) -> list[Any]:

@@ -68,8 +68,9 @@ def select(
     everyone: Sequence[Process], own: int, helpers: Collection[int], seen: set[tuple[int, int]]
 ) -> list[Process]:
     """The living descendants of `own`, those of `seen` that still live, and their descendants; no `helpers`."""
-    elders = [process.pid for process in everyone if (process.pid, process.start_time) in seen]
-    excluded = set(helpers) | {process.pid for process in descendants(everyone, helpers)} | ancestors(everyone, own)
+    above = ancestors(everyone, own)
+    elders = [p.pid for p in everyone if (p.pid, p.start_time) in seen and p.pid not in above]
+    excluded = above | set(helpers) | {process.pid for process in descendants(everyone, helpers)}
     found = {process.pid: process for process in everyone if process.pid in elders}
     found.update((process.pid, process) for process in descendants(everyone, [own, *elders]))
     return [process for process in found.values() if process.pid not in excluded and not process.dead]

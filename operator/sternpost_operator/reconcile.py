@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -12,6 +12,7 @@ from sternpost_operator.cluster.base import Cluster, ConflictError
 from sternpost_operator.recovery.actions import Action, RecordIncident
 from sternpost_operator.recovery.observed import Observed
 from sternpost_operator.recovery.plan import plan
+from sternpost_operator.resources.progress import ProgressReport
 from sternpost_operator.resources.training_job import TrainingJob
 
 _log = structlog.get_logger("sternpost.reconcile")
@@ -37,15 +38,17 @@ class Reconciled:
     """What did not answer."""
 
 
-async def reconcile(cluster: Cluster, name: str, clock: Callable[[], datetime]) -> Reconciled:
-    """Bring one job one step on.
+async def reconcile(
+    cluster: Cluster, name: str, clock: Callable[[], datetime], *, last_progress: ProgressReport | None = None
+) -> Reconciled:
+    """Bring one job one step on. `last_progress` is `observed.last_progress` of the reconcile before, if there was one.
 
     A cluster that does not answer is no error of the job: it is logged and told to the caller, who tries again later.
     Whatever is interrupted anywhere is planned again from what is then seen.
     """
     for _ in range(CONFLICT_LIMIT):
         try:
-            return await _once(cluster, name, clock)
+            return await _once(cluster, name, clock, last_progress)
         except ConflictError as error:
             _log.info("conflict", job=name, detail=str(error))
         except OSError as error:
@@ -54,11 +57,15 @@ async def reconcile(cluster: Cluster, name: str, clock: Callable[[], datetime]) 
     return Reconciled(job=None, retry=True, error=f"the status was changed by others {CONFLICT_LIMIT} times in a row")
 
 
-async def _once(cluster: Cluster, name: str, clock: Callable[[], datetime]) -> Reconciled:
+async def _once(
+    cluster: Cluster, name: str, clock: Callable[[], datetime], last_progress: ProgressReport | None
+) -> Reconciled:
     job = await cluster.get_job(name)
     if job is None:
         return Reconciled(job=None)
     observed = await cluster.observe(job)
+    # Worker 0 takes its last figures with it when it goes: what was lost with it is only known from here.
+    observed = replace(observed, last_progress=observed.progress or observed.last_progress or last_progress)
     planned = plan(job, observed, clock())
     changed = planned.status != job.status
     if changed:

@@ -52,7 +52,7 @@ def header(snapshot: Snapshot, job: str) -> Header:
         return Header(job, "Starting up", 0, snapshot.seconds)
     status = snapshot.loop.job.status
     progress = snapshot.loop.observed.progress
-    kept = status.progress
+    last = snapshot.loop.observed.last_progress
     committed_step = status.checkpoint.last_step if status.checkpoint else None
     committed_at = status.checkpoint.committed_at if status.checkpoint else None
     if progress is not None and progress.checkpoint.committed_step is not None:
@@ -63,9 +63,9 @@ def header(snapshot: Snapshot, job: str) -> Header:
         phase=status.phase.value,
         attempt=status.attempt.number,
         seconds=snapshot.seconds,
-        step=_first(progress.step if progress else None, kept.step if kept else None),
+        step=_first(progress.step if progress else None, last.step if last else None),
         steps_per_second=progress.steps_per_second if progress else None,
-        loss=_first(progress.loss if progress else None, kept.loss if kept else None),
+        loss=_first(progress.loss if progress else None, last.loss if last else None),
         checkpoint_step=committed_step,
         checkpoint_age=max(0.0, snapshot.at - committed_at.timestamp()) if committed_at else None,
         goodput=status.goodput.ratio if status.goodput.total_seconds > 0 else None,

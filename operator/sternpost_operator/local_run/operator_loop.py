@@ -49,6 +49,8 @@ class OperatorLoop:
         self._job = job
         self._reconciles = 0
         self._last_loss: tuple[str, int] | None = None
+        before = snapshot.load(state.progress)
+        self._last_progress = before.observed.last_progress if before is not None else None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set."""
@@ -60,7 +62,9 @@ class OperatorLoop:
     async def once(self) -> float:
         """One reconcile; the seconds to wait before the next."""
         self._cluster.memory_url = memory_url(self._state.memory_address) or self._cluster.memory_url
-        result = await reconcile(self._cluster, self._job, _now)
+        result = await reconcile(self._cluster, self._job, _now, last_progress=self._last_progress)
+        if result.observed is not None:
+            self._last_progress = result.observed.last_progress
         self._reconciles += 1
         try:
             self._record(result)

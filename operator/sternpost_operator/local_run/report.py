@@ -181,7 +181,7 @@ def build(
     """The report; `stored` is None where the job has no checkpoints, or the storage told nothing."""
     status = loop.job.status
     causes = match_injections(status.attempts, injected)
-    progress = loop.observed.progress
+    progress = loop.observed.last_progress
     newest = stored.newest if stored is not None else None
     steps = [status.attempt.last_step, progress.step if progress else None, newest.step if newest else None]
     return Report(

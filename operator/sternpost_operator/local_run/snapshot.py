@@ -76,8 +76,8 @@ class Snapshot:
         if self.loop is None:
             return None
         steps = [self.loop.job.status.attempt.last_step]
-        if self.loop.observed.progress is not None:
-            steps.append(self.loop.observed.progress.step)
+        if self.loop.observed.last_progress is not None:
+            steps.append(self.loop.observed.last_progress.step)
         return max((step for step in steps if step is not None), default=None)
 
 

@@ -168,11 +168,13 @@ class Supervisor:
 
     def _end_all(self) -> None:
         for node, agent in self._agents.items():
-            if agent.poll() is None and self._kill_node(node):
-                agent.wait()
+            if agent.poll() is None:
+                self._kill_node(node)
         for service in self.services:
             service.end(0)
         end_orphans(self._paths, grace_seconds=0)
+        for agent in self._agents.values():
+            agent.wait()
         cleanup(self._paths)
 
     def _tick_services(self, now: float) -> None:

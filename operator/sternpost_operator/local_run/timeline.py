@@ -114,14 +114,23 @@ def _status(before: Snapshot | None, after: Snapshot) -> Iterator[Event]:
         was = known.get(record.number)
         if record.stages.first_step is not None and (was is None or was.stages.first_step is None):
             yield Event(_time(now.attempt.first_step_at, at), Level.GOOD, recovered_line(record))
-    committed = now.checkpoint.last_step if now.checkpoint else None
-    if committed is not None and (old.checkpoint is None or old.checkpoint.last_step is None):
+    committed = _committed(after)
+    if committed is not None and _committed(before) is None:
         yield Event(at, Level.INFO, f"first checkpoint is committed: step {committed}")
     if now.phase.terminal and now.phase != old.phase:
         good = now.phase is Phase.SUCCEEDED
         yield Event(_time(now.finished_at, at), Level.GOOD if good else Level.BAD, f"job {now.phase.value.lower()}")
     elif now.phase is Phase.SUSPENDED and old.phase is not Phase.SUSPENDED:
         yield Event(at, Level.INFO, "job is suspended")
+
+
+def _committed(snapshot: Snapshot | None) -> int | None:
+    """Step of the newest checkpoint; the status has it only as of the last transition."""
+    if snapshot is None or snapshot.loop is None:
+        return None
+    progress, kept = snapshot.loop.observed.last_progress, snapshot.loop.job.status.checkpoint
+    reported = progress.checkpoint.committed_step if progress is not None else None
+    return reported if reported is not None else (kept.last_step if kept is not None else None)
 
 
 def _recovery(old: TrainingJobStatus, now: TrainingJobStatus) -> Iterator[Event]:

@@ -6,16 +6,16 @@ back at its next attempt, whatever the reason for that one; a running attempt is
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
 
 from sternpost_operator.recovery.view import View
 
 
-def size(view: View, ready: int, waiting_since: datetime | None) -> int | None:
+def size(view: View, ready: int, *, has_waited: Callable[[float], bool]) -> int | None:
     """The number of workers to start with `ready` Pods, or None to wait for more."""
     spec = view.job.spec
     if ready >= spec.max_workers:
         return spec.max_workers
     if spec.elastic is None or ready < spec.elastic.min:
         return None
-    return ready if view.passed(waiting_since, spec.elastic.wait_seconds) else None
+    return ready if has_waited(spec.elastic.wait_seconds) else None

@@ -64,7 +64,12 @@ def assemble(view: View, status: TrainingJobStatus) -> Gang | None:
         if is_assignable(view, status, pod)
     ]
     waiting_since = status.attempt.issued_at or status.started_at
-    size = elastic.size(view, len(ready), waiting_since)
+
+    def has_waited(seconds: float) -> bool:
+        # What was decided once is only repeated: all waiting was done before.
+        return bool(status.attempt.assignment) or view.passed(waiting_since, seconds)
+
+    size = elastic.size(view, len(ready), has_waited=has_waited)
     if size is None:
         return None
     by_uid = {pod.uid: pod for pod in ready}
@@ -74,7 +79,7 @@ def assemble(view: View, status: TrainingJobStatus) -> Gang | None:
             continue
         if worker.uid in by_uid:
             places[worker.index] = by_uid[worker.uid]
-        elif _comes_back(view, status, worker) and not view.passed(waiting_since, SURVIVOR_PATIENCE_SECONDS):
+        elif _comes_back(view, status, worker) and not has_waited(SURVIVOR_PATIENCE_SECONDS):
             return None
     taken = {pod.uid for pod in places.values()}
     free = [pod for pod in ready if pod.uid not in taken]

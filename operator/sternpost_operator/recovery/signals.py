@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sternpost_operator.recovery.anomalies import anomaly_signals
 from sternpost_operator.recovery.failure_signal import Signal
 from sternpost_operator.recovery.observed import PodPhase, PodView
-from sternpost_operator.recovery.view import View, exited_well, has_finished
+from sternpost_operator.recovery.view import View, exited_well
 from sternpost_operator.resources.attempt import AttemptSpec, AttemptWorker
 from sternpost_operator.resources.progress import LauncherState, WorkerReport
 from sternpost_operator.resources.training_job_status import Cause, TrainingJobStatus
@@ -42,7 +42,7 @@ def find(view: View, status: TrainingJobStatus, detected_at: datetime | None) ->
     if run is None:
         return Findings(tuple(_stuck_pods(view, status)))
     reports = view.worker_reports(status, run)
-    working = [worker for worker in run.workers if not has_finished(view.pod_of(worker), reports.get(worker.index))]
+    working = [worker for worker in run.workers if not view.has_finished(worker, reports.get(worker.index))]
     last_step_at = newest.last_step_at if (newest := view.newest_report(status)) else status.attempt.last_step_at
     signals: list[Signal] = []
     for worker in working:

@@ -6,7 +6,7 @@ import math
 
 from sternpost_operator.recovery import goodput, stages
 from sternpost_operator.recovery.observed import PodPhase
-from sternpost_operator.recovery.view import View, has_finished, latest
+from sternpost_operator.recovery.view import View, latest
 from sternpost_operator.resources.attempt import AttemptSpec
 from sternpost_operator.resources.progress import LauncherState, ProgressReport
 from sternpost_operator.resources.training_job_status import (
@@ -30,7 +30,7 @@ def follow(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
         return status
     reports = view.worker_reports(status, run)
     running = all(
-        has_finished(view.pod_of(worker), reports.get(worker.index))
+        view.has_finished(worker, reports.get(worker.index))
         or ((each := reports.get(worker.index)) is not None and each.launcher is LauncherState.RUNNING)
         for worker in run.workers
     )

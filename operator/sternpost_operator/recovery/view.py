@@ -115,6 +115,15 @@ class View:
         pod = self.pods.get(worker.pod)
         return pod if pod is not None and pod.uid == worker.uid else None
 
+    def has_finished(self, worker: AttemptWorker, report: WorkerReport | None) -> bool:
+        """Whether nothing is wanted of a worker any more: its ranks ended with 0, and its Pod did or will succeed."""
+        pod = self.pod_of(worker)
+        if pod is not None and pod.phase is PodPhase.SUCCEEDED:
+            return True
+        if pod is not None and exited_well(pod) and pod.phase is not PodPhase.FAILED and not self.node_lost(worker.node):
+            return True
+        return report is not None and report.launcher is LauncherState.SUCCEEDED
+
     def passed(self, since: datetime | None, seconds: float) -> bool:
         """Whether `since` lies at least so far back."""
         return since is not None and self.now - since >= timedelta(seconds=seconds)
@@ -125,11 +134,6 @@ def exited_well(pod: PodView) -> bool:
     return pod.phase is PodPhase.SUCCEEDED or pod.trainer_exit_code == 0
 
 
-def has_finished(pod: PodView | None, report: WorkerReport | None) -> bool:
-    """Whether a worker needs nothing any more: its ranks have all ended with 0."""
-    if pod is not None and exited_well(pod):
-        return True
-    return report is not None and report.launcher is LauncherState.SUCCEEDED
 
 
 def latest(times: Iterable[datetime | None]) -> datetime | None:

@@ -57,7 +57,7 @@ class ObstoreStore(Store):
                 meta = found.meta
                 if meta["size"] != len(expected) or bytes(found.bytes()) != expected:
                     return False
-                version: Any = {"e_tag": meta.get("e_tag"), "version": meta.get("version")}
+                version: Any = {key: meta[key] for key in ("e_tag", "version") if meta.get(key) is not None}
                 obstore.put(self._objects, name, data, mode=version, use_multipart=False)
             except (PreconditionError, FileNotFoundError):
                 return False

@@ -36,7 +36,7 @@ class TrainerMetrics:
             registry=registry,
         )
         samples = Counter("sternpost_samples_total", "Samples trained on", ["rank"], registry=registry)
-        self._collectors = (
+        self._collectors: tuple[Gauge | Summary | Counter, ...] = (
             self.step_gauge,
             self.loss_gauge,
             self.grad_norm_gauge,
@@ -83,5 +83,6 @@ class TrainerMetrics:
 
     def unregister(self) -> None:
         """Free the names in the registry."""
-        for collector in self._collectors:
+        collectors, self._collectors = self._collectors, ()
+        for collector in collectors:
             self._registry.unregister(collector)

@@ -11,7 +11,7 @@ from sternpost_eagle_eye.config import Settings
 from sternpost_eagle_eye.control_plane.base import ControlPlane
 from sternpost_eagle_eye.judge import Judge
 from sternpost_eagle_eye.progress import ProgressReport, progress_report
-from sternpost_eagle_eye.report import AnomalyReports
+from sternpost_eagle_eye.report import Anomaly, AnomalyReports
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 from sternpost_eagle_eye.vector import Vector
 
@@ -80,21 +80,26 @@ class Court:
         due = reports.due(judge.tick(self._monotonic()), self._wall())
         for position, anomaly in enumerate(due):
             try:
-                current = await self._control_plane.current()
-                if current is None or not _same_run(current.attempt, judge.job.attempt):
-                    return
-                await self._control_plane.write_anomaly(anomaly)
+                written = await self._write(anomaly, judge.job.attempt)
             except OSError as error:
+                log.warning("anomaly not written, trying again", name=anomaly.name, error=str(error)[:500])
+                written = False
+            if not written:
                 for unwritten in due[position:]:
                     reports.failed(unwritten)
-                log.warning("anomaly not written, trying again", name=anomaly.name, error=str(error)[:500])
                 return
-            spec = anomaly.manifest["spec"]
-            self._metrics.anomalies.labels(spec["kind"]).inc()
-            log.info(
-                "anomaly",
-                **{key: spec.get(key) for key in ("kind", "worker", "node", "confidence", "evict", "evidence")},
-            )
+
+    async def _write(self, anomaly: Anomaly, attempt: Attempt) -> bool:
+        """Whether the attempt still counts and the object was written. Raises OSError."""
+        current = await self._control_plane.current()
+        if current is None or not _same_run(current.attempt, attempt):
+            return False
+        await self._control_plane.write_anomaly(anomaly)
+        spec = anomaly.manifest["spec"]
+        self._metrics.anomalies.labels(spec["kind"]).inc()
+        told = ("kind", "worker", "node", "confidence", "evict", "evidence")
+        log.info("anomaly", **{key: spec.get(key) for key in told})
+        return True
 
 
 def _same_run(one: Attempt, other: Attempt) -> bool:

@@ -267,7 +267,7 @@ class RunningService:
             self.service.drain()
             self.service._heartbeat_stop.set()
             beat.join()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 # raised again by stop
             self.error = error
             self.service._heartbeat_stop.set()
 
@@ -277,6 +277,14 @@ class RunningService:
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory: these tests sync thousands of files, and what a disk does with that is not what they are about."""
+    path = Path(tempfile.mkdtemp(prefix="sternpost-test-", dir="/dev/shm"))
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_pods_wait_for_a_node_and_avoid_excluded_ones(bench: Bench) -> None:
     bench.act(CreatePod(0, excluded_nodes=("node-1",)))
     pod = bench.pod(0)
     assert pod is not None
-    assert (pod.phase, pod.node) == (PodPhase.PENDING, None)
+    assert (pod.phase, pod.node, pod.excluded_nodes) == (PodPhase.PENDING, None, ("node-1",))
     assert pod.reason.startswith("Unschedulable: 0 of 1 nodes can take it")
     bench.machine.start("node-2")
     seen = bench.until(lambda seen: seen.pods[0].ready)

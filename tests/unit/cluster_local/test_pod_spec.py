@@ -58,7 +58,7 @@ hostile = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(metadata=hostile, spec=hostile)
 def test_whatever_is_in_it_the_answer_is_a_pod_or_a_clear_error(metadata: Any, spec: Any) -> None:
     with pytest.raises(PodSpecError):
@@ -70,7 +70,7 @@ def paths_of(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path for key, item in entries for path in ((*here, key), *paths_of(item, (*here, key)))]
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(data=st.data())
 def test_one_wrong_field_raises_nothing_but_the_clear_error(data: st.DataObject) -> None:
     manifest = whole()

@@ -81,7 +81,7 @@ def test_required_anti_affinity_holds_whatever_the_number_of_workers() -> None:
     assert place({"spec": {"affinity": anti}}, nodes(1, 1), workers=4).node is None
 
 
-@settings(deadline=None, max_examples=200, derandomize=True)
+@settings(deadline=None, max_examples=100, derandomize=True)
 @given(
     count=st.integers(1, 8),
     workers=st.integers(1, 12),
@@ -128,7 +128,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @given(affinity=json_values, selector=json_values)
 def test_nonsense_does_not_raise(affinity: Any, selector: Any) -> None:
     place({"spec": {"affinity": affinity, "nodeSelector": selector}}, nodes(0, 1), workers=2)

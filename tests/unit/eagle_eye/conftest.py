@@ -79,7 +79,7 @@ class SimulatedJob:
         self.policy = EagleEyePolicy.model_validate(policy or {})
         self.now = 1000.0
         self.judge = Judge(self.attempt, self.policy, self.now)
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311 - noise, not a secret
         self.count, self.noise, self.bursts, self.base = workers, noise, bursts, base
         self.factor = [1.0] * workers
         self.drift = [0.0] * workers
@@ -121,9 +121,8 @@ class SimulatedJob:
         self.now += seconds
         if self.standing or self.phase in ("eval", "checkpoint"):
             return
-        if self.phase == "init":
-            if self.reports:
-                return
+        if self.phase == "init" and self.reports:
+            return
         computes = [self.compute(worker) for worker in range(self.count)]
         step = max(computes) + 0.01
         self.debt += seconds
@@ -195,16 +194,16 @@ class SimulatedJob:
         return self
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def simulate() -> Callable[..., SimulatedJob]:
     return SimulatedJob
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_attempt() -> Callable[..., dict[str, Any]]:
     return attempt_wire
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_attempt_bytes() -> Callable[..., bytes]:
     return lambda *args, **more: json.dumps(attempt_wire(*args, **more)).encode()

@@ -31,6 +31,7 @@ def main() -> None:
 
     # Only a StepReporter and torch may be needed in a training image.
     from prometheus_client import REGISTRY
+
     from sternpost_eagle_eye import StepReporter
 
     reporter = StepReporter(model=pairs[0][1])
@@ -60,7 +61,7 @@ def main() -> None:
     def value(name: str) -> float:
         return REGISTRY.get_sample_value(name, {"rank": str(rank)}) or 0.0
 
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "rank": rank,
@@ -73,8 +74,8 @@ def main() -> None:
                     name for name in ("starlette", "httpx", "pydantic", "psutil", "structlog") if name in sys.modules
                 ),
             }
-        ),
-        flush=True,
+        )
+        + "\n"
     )
     dist.destroy_process_group()
 

@@ -130,8 +130,13 @@ class FakePod:
         """The status once it says so."""
 
         def look() -> dict[str, Any] | None:
+            code = self.processes[-1].poll()
             status = self.status()
-            return status if status["state"] == state and status["attemptNumber"] == number else None
+            if status["state"] == state and status["attemptNumber"] == number:
+                return status
+            if code is not None:
+                raise AssertionError(f"the launcher ended with code {code} before it reached {state}")
+            return None
 
         try:
             return until(look, f"state {state}, attempt {number}", seconds)
@@ -171,7 +176,11 @@ class FakePod:
 def python() -> str:
     """The oldest interpreter that is supported, if there is one here."""
     candidates = [shutil.which("python3.9"), *map(str, Path.home().glob(".pyenv/versions/3.9.*/bin/python"))]
-    return next((found for found in candidates if found), sys.executable)
+    return next((found for found in candidates if found and _works(found)), sys.executable)
+
+
+def _works(python: str) -> bool:
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0  # no version shim
 
 
 @pytest.fixture(scope="session")

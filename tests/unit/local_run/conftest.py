@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from sternpost_operator.local_run.snapshot import LoopState, Snapshot
 from sternpost_operator.recovery.observed import NodeView, Observed
 from sternpost_operator.resources.training_job import TrainingJob

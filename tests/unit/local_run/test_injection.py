@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sternpost_operator.local_run.injection import (
     EXAMPLES,
     FaultKind,
@@ -55,7 +56,7 @@ def test_a_part_in_a_pod_is_worker_0s_unless_told_otherwise_and_others_have_no_w
         ("slow:worker=1,step=1,factor=fast", "number from 1 to 100"),
         ("slow:worker=1,step=1,factor=nan", "number from 1 to 100"),
         ("slow:worker=1,step=-1", "whole number"),
-        ("hang:worker=١,step=1", "whole number"),
+        ("hang:worker=\u0661,step=1", "whole number"),
         ("exit:worker=1,step=1,signal=0", "from 1 to 64"),
         ("crash:part=kernel,step=1", "operator, memory, launcher, eagle-eye, checkpoint"),
         ("crash:step=1", "operator, memory, launcher, eagle-eye, checkpoint"),

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pytest
+
 from sternpost_operator import reconcile as module
 from sternpost_operator.cluster.base import ConflictError
 from sternpost_operator.reconcile import CONFLICT_LIMIT, reconcile
 from sternpost_operator.recovery.actions import Action, CreatePod, DeletePod, RecordIncident
 from sternpost_operator.recovery.observed import Observed
 from sternpost_operator.recovery.plan import Plan
+from sternpost_operator.resources.progress import ProgressReport
 from sternpost_operator.resources.training_job import TrainingJob
 from sternpost_operator.resources.training_job_status import Incident, TrainingJobStatus
 
@@ -129,3 +131,12 @@ def test_a_job_that_is_gone(at) -> None:
     result = go(FakeCluster(None), at)
     assert result.job is None
     assert not result.retry
+
+
+def test_the_last_figures_outlive_worker_0(job, at, planned) -> None:
+    planned(job.status, ())
+    known = ProgressReport(attempt="1-a", attempt_number=1, at=at(0), step=7)
+    result = asyncio.run(reconcile(FakeCluster(job), "gpt", lambda: at(1), last_progress=known))
+    assert result.observed is not None
+    assert result.observed.progress is None
+    assert result.observed.last_progress == known

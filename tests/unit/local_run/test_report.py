@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sternpost_operator.local_run import summary
 from sternpost_operator.local_run.picture import draw
 from sternpost_operator.local_run.report import (
@@ -36,7 +37,7 @@ from sternpost_operator.resources.training_job_status import (
 At = Callable[[float], datetime]
 
 
-def record(at: At, number: int, cause: Cause, node: str | None, detected: float, decided: float) -> AttemptRecord:
+def record(at: At, number: int, cause: Cause, node: str | None, *, detected: float, decided: float) -> AttemptRecord:
     return AttemptRecord(
         number=number,
         id=f"{number}-x",
@@ -64,8 +65,8 @@ def report(snapshot: Callable[..., Snapshot], at: At) -> Report:
         lost_steps=4,
         attempt=CurrentAttempt(number=3, id="3-x", last_step=100),
         attempts=[
-            record(at, 1, Cause.NODE_LOST, "node-2", 12, 13),
-            record(at, 2, Cause.HANG, "node-1", 30, 31),
+            record(at, 1, Cause.NODE_LOST, "node-2", detected=12, decided=13),
+            record(at, 2, Cause.HANG, "node-1", detected=30, decided=31),
         ],
         excluded_nodes=[ExcludedNode(node="node-2", since=at(13), until=at(9999))],
         goodput=Goodput(productive_seconds=8, total_seconds=10, ratio=0.8),
@@ -159,17 +160,17 @@ def test_the_picture_is_a_png(report: Report, tmp_path: Path) -> None:
 
 class TestMatch:
     def test_by_node(self, at: At) -> None:
-        records = [record(at, 1, Cause.SLOW_NODE, "node-1", 50, 51)]
+        records = [record(at, 1, Cause.SLOW_NODE, "node-1", detected=50, decided=51)]
         slow = [injection(at, 1, "slow", "node-2", 10), injection(at, 2, "slow", "node-1", 12)]
         assert match_injections(records, slow)[1].id == "2"
 
     def test_not_of_another_kind_and_not_before_its_time(self, at: At) -> None:
-        records = [record(at, 1, Cause.SLOW_NODE, "node-1", 50, 51)]
+        records = [record(at, 1, Cause.SLOW_NODE, "node-1", detected=50, decided=51)]
         assert match_injections(records, [injection(at, 1, "kill", "node-1", 40)]) == {}
         assert match_injections(records, [injection(at, 1, "slow", "node-1", 60)]) == {}
 
     def test_each_is_used_once(self, at: At) -> None:
-        records = [record(at, n, Cause.RANK_FAILED, "node-1", 10 * n, 10 * n + 1) for n in (1, 2)]
+        records = [record(at, n, Cause.RANK_FAILED, "node-1", detected=10 * n, decided=10 * n + 1) for n in (1, 2)]
         assert set(match_injections(records, [injection(at, 1, "exit", "node-1", 9)])) == {1}
 
 

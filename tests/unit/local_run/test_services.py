@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from sternpost_operator.local_run.services import MAX_DEATHS, SOUND_SECONDS, Service, ServiceError, tail
 
 
@@ -63,13 +65,15 @@ def test_pauses_grow(tmp_path: Path) -> None:
         if service.restarts > before or not starts:
             starts.append(now)
         now += 0.05
-    pauses = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses == sorted(pauses)
     assert pauses[-1] >= 4 * pauses[0]
 
 
 def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
     service = Service("deaf one", python(code), os.environ, tmp_path / "s.log")
     service.tick(0)
     wait_for(lambda: "deaf" in tail(tmp_path / "s.log"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sternpost_operator.local_run.shared_memory import check
 from sternpost_operator.local_run.state import StateError
 from sternpost_operator.resources.training_job import TrainingJob
@@ -13,7 +14,9 @@ def test_enough(job: TrainingJob) -> None:
 
 
 def test_too_small_names_the_numbers_and_the_way_out(job: TrainingJob) -> None:
-    with pytest.raises(StateError, match=r"sharedMemory is 64Mi for each of 3 Pods, 192 MiB.*96 MiB free.*32Mi.*remount"):
+    with pytest.raises(
+        StateError, match=r"sharedMemory is 64Mi for each of 3 Pods, 192 MiB.*96 MiB free.*32Mi.*remount"
+    ):
         check(job.spec, 96 * MIB)
 
 

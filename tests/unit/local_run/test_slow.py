@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+
 from sternpost_operator.cluster.local.processes import ProcessIdentity
 from sternpost_operator.local_run.slow import PERIOD, SEARCH, DutyCycle
 

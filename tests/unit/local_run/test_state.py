@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sternpost_operator.local_run.snapshot import Injected
 from sternpost_operator.local_run.state import (
     RunRecord,

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sternpost_operator.local_run.snapshot import Injected, LoopState, Snapshot
 from sternpost_operator.local_run.timeline import Level, events
 from sternpost_operator.recovery.observed import AnomalyView, Observed
@@ -46,7 +47,9 @@ def test_nodes_come_and_go(snapshot: Build) -> None:
 def test_a_recovery_from_injection_to_first_step(snapshot: Build, at: At) -> None:
     running = TrainingJobStatus(phase=Phase.RUNNING, attempt=CurrentAttempt(number=1, id="1-a"))
     before = snapshot(10, running, placed={1: ("gpt-1", "node-1")})
-    injected = Injected(id="x", spec="x", kind="kill", at=at(11).timestamp(), node="node-1", what="node node-1 is killed")
+    injected = Injected(
+        id="x", spec="x", kind="kill", at=at(11).timestamp(), node="node-1", what="node node-1 is killed"
+    )
     seen = Recovery(detected_at=at(12), message="node-1 is not ready")
     decided = seen.model_copy(
         update={"decided_at": at(13), "cause": Cause.NODE_LOST, "rung": Rung.PODS, "node": "node-1", "worker": 1}
@@ -94,8 +97,10 @@ def test_a_recovery_from_injection_to_first_step(snapshot: Build, at: At) -> Non
         "attempt 2 is issued",
         "attempt 2: all ranks run",
         "attempt 2: first step, resumed from step 40",
-        "recovered from NodeLost in 5.0 s, 4 steps lost "
-        "(detect 1.0, decide 1.0, terminate 0.5, start 2.0, restore 0.2, first step 0.2)",
+        (
+            "recovered from NodeLost in 5.0 s, 4 steps lost "
+            "(detect 1.0, decide 1.0, terminate 0.5, start 2.0, restore 0.2, first step 0.2)"
+        ),
         "worker 1 moves from node-1 (gpt-1) to node-2 (gpt-2)",
     ]
     assert texts(after, after) == []
@@ -138,7 +143,9 @@ def test_suspicion_anomaly_checkpoint_condition_and_end(snapshot: Build, at: At)
 
 def test_a_restarted_service_is_told_once(snapshot: Build) -> None:
     after = snapshot(2, restarted=(("operator loop", 1),))
-    assert texts(snapshot(1, restarted=(("operator loop", 0),)), after) == ["operator loop had died and was started again"]
+    assert texts(snapshot(1, restarted=(("operator loop", 0),)), after) == [
+        "operator loop had died and was started again"
+    ]
     assert texts(after, after) == []
 
 

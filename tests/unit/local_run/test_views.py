@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from rich.console import Console
+
 from sternpost_operator.local_run.facts import header, node_rows
 from sternpost_operator.local_run.plain_view import PROGRESS_SECONDS, PlainView
 from sternpost_operator.local_run.snapshot import Injected, Snapshot
@@ -26,7 +27,12 @@ from sternpost_operator.resources.training_job_status import (
 def busy(snapshot: Callable[..., Snapshot], at: Callable[[float], datetime]) -> Snapshot:
     def pod(slot: int, node: str | None) -> PodView:
         return PodView(
-            f"gpt-{slot}", f"u{slot}", slot, PodPhase.RUNNING if node else PodPhase.PENDING, node, reason="" if node else "no node"
+            f"gpt-{slot}",
+            f"u{slot}",
+            slot,
+            PodPhase.RUNNING if node else PodPhase.PENDING,
+            node,
+            reason="" if node else "no node",
         )
 
     worker = AttemptWorker(pod="gpt-0", uid="u0", node="node-0", address="127.0.0.1", eagle_eye_port=1, index=0)
@@ -86,7 +92,15 @@ def test_the_live_view_shows_all_of_it(snapshot: Callable[..., Snapshot], at: Ca
         view.update(busy(snapshot, at), [Event(at(12.3).timestamp(), Level.BAD, "node node-2 [excluded]")])
         view.say("[not markup]")
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("gpt", "Running", "step 57", "3.2 steps/s", "loss 2.3457", "checkpoint: step 50, 4 s old", "attempt 2"):
+    for part in (
+        "gpt",
+        "Running",
+        "step 57",
+        "3.2 steps/s",
+        "loss 2.3457",
+        "checkpoint: step 50, 4 s old",
+        "attempt 2",
+    ):
         assert part in text
     for part in ("node-10", "worker 0", "spare", "slowed x3", "12.3 s", "node node-2 [excluded]", "goodput 91%"):
         assert part in text
@@ -108,7 +122,9 @@ def test_plain_lines(snapshot: Callable[..., Snapshot], at: Callable[[float], da
         view.update(known, [])
     assert lines == [
         "[   12.3s] node node-2 is excluded",
-        "[   30.0s] gpt: Running, attempt 2, step 57, 3.2 steps/s, loss 2.3457, "
-        "checkpoint at step 50 (4 s old), goodput 91%",
+        (
+            "[   30.0s] gpt: Running, attempt 2, step 57, 3.2 steps/s, loss 2.3457, "
+            "checkpoint at step 50 (4 s old), goodput 91%"
+        ),
     ]
     assert PROGRESS_SECONDS == 5

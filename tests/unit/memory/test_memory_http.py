@@ -201,6 +201,8 @@ def test_not_found_is_a_problem(api: Any, problem: Problem, path: str) -> None:
     [
         "/v1/spaces/a/topics?cursor=!!", "/v1/spaces/a/topics?cursor=é", "/v1/spaces/a/topics?limit=0",
         f"/v1/spaces/a/topics?cursor={encode(7)}", f"/v1/spaces/a/facts?cursor={encode(['x'])}",
+        f"/v1/spaces/a/facts?cursor={encode(['x', 'y', 0.0, 2**70])}",
+        f"/v1/spaces/a/topics/x/history?cursor={encode(2**70)}",
         "/v1/spaces/a/facts?at=nan", "/v1/spaces/a/observations?after=-1", "/v1/spaces/a/observations/0",
     ],
 )  # fmt: skip
@@ -253,3 +255,19 @@ def test_health(api: Any) -> None:
     assert api("GET", "/readyz").json() == {"status": "ok"}
     schema = api("GET", "/openapi.json").json()
     assert "/v1/spaces/{space}/observations" in schema["paths"]
+
+
+def test_a_mistake_in_the_service_is_a_problem_too(api: Any, problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("what is in here stays in the log")
+
+    monkeypatch.setattr(SqliteStore, "topics", broken)
+    assert "stays in the log" not in problem(api("GET", f"{SPACE}/topics"), 500)["detail"]
+
+
+def test_the_log_in_pages(api: Any) -> None:
+    api.write(*[{"text": str(number)} for number in range(5)])
+    page = api("GET", f"{SPACE}/observations?limit=3").json()
+    assert ([item["seq"] for item in page["observations"]], page["next"]) == ([1, 2, 3], 3)
+    page = api("GET", f"{SPACE}/observations?limit=3&after=3").json()
+    assert ([item["seq"] for item in page["observations"]], page["next"]) == ([4, 5], None)

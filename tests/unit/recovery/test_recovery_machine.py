@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
+from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from recovery_cluster import FakeCluster, FakeOperator, settle
@@ -169,6 +170,9 @@ RecoveryMachine.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=30,
     deadline=None,
+    # A failure is reported as it was found: to make such a history shorter takes minutes.
+    phases=(Stage.explicit, Stage.reuse, Stage.generate),
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestRecoveryMachine = RecoveryMachine.TestCase

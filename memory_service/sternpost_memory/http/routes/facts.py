@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from sternpost_memory import limits
 from sternpost_memory.http import cursors
@@ -16,7 +16,9 @@ from sternpost_memory.store.base import FactKey, FactQuery
 
 router = APIRouter(prefix="/v1/spaces/{space}/facts", tags=["facts"])
 
-_AFTER = TypeAdapter(FactKey)
+_AFTER: TypeAdapter[FactKey] = TypeAdapter(
+    tuple[str, str, Annotated[float, Field(allow_inf_nan=False)], Annotated[int, Field(ge=0, le=2**53)]]
+)
 
 
 class FactPage(Model):

@@ -17,7 +17,7 @@ from sternpost_operator.cluster.local.pod_spec import WORKING_DIR_ANNOTATION
 from sternpost_operator.cluster.local.pod_status import TERMINAL, unscheduled_status
 from sternpost_operator.cluster.local.processes import end_pod_processes
 from sternpost_operator.cluster.local.scheduler import Candidate, PlacedPod, place
-from sternpost_operator.cluster.local.views import at, belongs_to, pod_view
+from sternpost_operator.cluster.local.views import EXCLUDED_ANNOTATION, at, belongs_to, pod_view
 from sternpost_operator.manifests.images import Images
 from sternpost_operator.recovery.actions import CreatePod, DeletePod
 from sternpost_operator.recovery.observed import PodView
@@ -89,8 +89,11 @@ class PodObjects:
         metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = at(self._now()).isoformat()
         working_dir = job.metadata.annotations.get(WORKING_DIR_ANNOTATION)
+        annotations = metadata["annotations"] = dict(metadata.get("annotations") or {})
         if working_dir is not None:
-            metadata.setdefault("annotations", {}).setdefault(WORKING_DIR_ANNOTATION, working_dir)
+            annotations.setdefault(WORKING_DIR_ANNOTATION, working_dir)
+        if action.excluded_nodes:
+            annotations[EXCLUDED_ANNOTATION] = ",".join(action.excluded_nodes)
         placement = place(
             manifest, self._candidates(job.metadata.name, read_nodes(self._store)), workers=job.spec.max_workers
         )

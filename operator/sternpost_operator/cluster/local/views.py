@@ -8,11 +8,13 @@ from typing import Any
 from sternpost_operator.cluster.local.environment import ADDRESS
 from sternpost_operator.cluster.local.json_files import JsonObject
 from sternpost_operator.cluster.local.node_record import NodeRecord
+from sternpost_operator.manifests.owned import JOB_LABEL, SLOT_LABEL
 from sternpost_operator.recovery.observed import NodeView, PodPhase, PodView
 from sternpost_operator.resources.training_job import TRAINER_CONTAINER
 
-JOB_LABEL = "sternpost.dev/job"
-SLOT_LABEL = "sternpost.dev/slot"
+EXCLUDED_ANNOTATION = "sternpost.dev/excluded-nodes"
+"""On a Pod: names of the nodes that it was created to avoid, apart from what its template says itself."""
+
 EAGLE_EYE_PORT = "eagle-eye"
 _MAX_REASON = 1024
 
@@ -76,6 +78,7 @@ def pod_view(manifest: JsonObject, reported: JsonObject | None, *, node_alive: b
         eagle_eye_port=port if isinstance(port, int) and 0 < port < 65536 else None,
         trainer_exit_code=exit_code,
         trainer_restarts=restarts if isinstance(restarts, int) else 0,
+        excluded_nodes=_excluded(metadata),
         reason=_reason(status, exit_reason, node=node, node_alive=node_alive)[:_MAX_REASON],
     )
 
@@ -92,6 +95,11 @@ def node_view(record: NodeRecord, now: float, *, before: NodeView | None) -> Nod
     else:
         since = at(now)
     return NodeView(record.name, ready, since, at(record.heartbeat_at))
+
+
+def _excluded(metadata: dict[str, Any]) -> tuple[str, ...]:
+    names = _mapping(metadata.get("annotations")).get(EXCLUDED_ANNOTATION)
+    return tuple(names.split(",")) if isinstance(names, str) and names else ()
 
 
 def _phase(value: object) -> PodPhase:
