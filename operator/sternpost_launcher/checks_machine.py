@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -84,14 +85,14 @@ def check_disk(folders: Sequence[Path]) -> Verdict:
     return Verdict("disk", True, ", ".join(seen.values()) or "no writable folder")
 
 
-def disk_folders(control_dir: Path) -> list[Path]:
-    """The folders that training is likely to write to."""
-    # gettempdir raises FileNotFoundError where nothing can be written, which a read-only image is allowed to be.
-    try:
-        temporary = [Path(tempfile.gettempdir())]
-    except FileNotFoundError:
-        temporary = []
-    return [control_dir, Path.cwd(), *temporary]
+def disk_folders(control_dir: Path, environment: Mapping[str, str]) -> list[Path]:
+    """The folders that training is likely to write to, as far as they exist."""
+    # Not tempfile.gettempdir(): it passes over a folder that is full.
+    temporary = Path(environment.get("TMPDIR") or "/tmp")  # noqa: S108 - looked at, never written to
+    folders = [control_dir, temporary]
+    with suppress(FileNotFoundError):  # whoever started this may have removed it
+        folders.append(Path.cwd())
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def check_shared_memory(folder: Optional[Path]) -> Verdict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from typing import Optional
 
 from sternpost_launcher.children import Children
 from sternpost_launcher.processes import Process, ancestors, boot_id, descendants, has_environment, list_processes
@@ -28,11 +29,21 @@ class Family:
             "STERNPOST_POD_UID": settings.environment.get("STERNPOST_POD_UID"),
         }
         self._seen: set[tuple[int, int]] = set()
+        self._strangers: set[tuple[int, int]] = set()
 
-    def remember(self, started: Started) -> None:
-        """Have `find` look for these ranks, too, which an earlier launcher started."""
-        if started.boot_id == boot_id():
+    def take_over(self, started: Optional[Started]) -> list[Process]:
+        """What an earlier launcher left behind; to be called before there are ranks.
+
+        Children that this process has by then otherwise, as from a shell that became it, are none of its business.
+        """
+        if started is not None and started.boot_id == boot_id():
             self._seen.update((rank.pid, rank.start_time) for rank in started.ranks)
+        everyone = list_processes()
+        marked = {(process.pid, process.start_time) for process in self._marked(everyone)}
+        self._strangers = {(process.pid, process.start_time) for process in descendants(everyone, [os.getpid()])} - (
+            marked | self._seen
+        )
+        return self.find(orphans=True)
 
     def find(self, *, orphans: bool = False) -> list[Process]:
         """All that are alive now; empty only if two looks in a row found none, as processes move while one looks.
@@ -47,21 +58,22 @@ class Family:
 
     def _look(self, orphans: bool) -> list[Process]:
         everyone = list_processes()
-        own = os.getpid()
-        mine = select(everyone, own, self._children.helpers(), self._seen)
         if orphans or not self._adopts:
-            spared = ancestors(everyone, own)
-            marked = [
-                process
-                for process in everyone
-                if process.pid not in spared
-                and not process.dead
-                and has_environment(process.pid, ATTEMPT_VARIABLE, self._identity)
-            ]
-            seen = {(process.pid, process.start_time) for process in marked}
-            mine = select(everyone, own, self._children.helpers(), self._seen | seen)
+            self._seen.update((process.pid, process.start_time) for process in self._marked(everyone))
+        strangers = {p.pid for p in everyone if (p.pid, p.start_time) in self._strangers}
+        mine = select(everyone, os.getpid(), self._children.helpers() | strangers, self._seen)
         self._seen.update((process.pid, process.start_time) for process in mine)
         return mine
+
+    def _marked(self, everyone: Sequence[Process]) -> list[Process]:
+        above = ancestors(everyone, os.getpid())
+        return [
+            process
+            for process in everyone
+            if process.pid not in above
+            and not process.dead
+            and has_environment(process.pid, ATTEMPT_VARIABLE, self._identity)
+        ]
 
 
 def select(

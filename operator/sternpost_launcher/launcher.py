@@ -90,7 +90,6 @@ class Launcher:
         if started is not None:
             self._begun = started.attempt
             self._known = Known(started.number, started.attempt, Action.RUN)
-            self._family.remember(started)
             status = self._status
             status.attempt, status.attempt_number = started.attempt, started.number
             status.worker, status.started_at = started.worker, started.started_at
@@ -103,7 +102,7 @@ class Launcher:
                 if not started.outcome:
                     status.message = f"launcher was restarted while attempt {started.attempt} ran"
                     self._journal.settle(FAILED, status.message)
-        orphans = self._family.find(orphans=True)
+        orphans = self._family.take_over(started)
         self._log.info("launcher starts", pid=os.getpid(), attempt=self._begun, orphans=len(orphans))
         if orphans:
             self._end(Purpose.ORPHANS, self._settings.grace_seconds)

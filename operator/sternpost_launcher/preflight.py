@@ -76,7 +76,7 @@ class Preflight:
             check_command(self._command, environment),
             check_clock(time.time(), self.attempt.issued_at),
             check_memory(),
-            check_disk(disk_folders(self._settings.control_dir)),
+            check_disk(disk_folders(self._settings.control_dir, environment)),
             check_shared_memory(self._settings.shm_dir),
         ]
         if self.worker == 0:

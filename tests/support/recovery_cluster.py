@@ -23,10 +23,10 @@ from sternpost_operator.resources.progress import (
     WorkerReport,
 )
 from sternpost_operator.resources.training_job import TrainingJob, TrainingJobSpec
-from sternpost_operator.resources.training_job_status import Phase, TrainingJobStatus
+from sternpost_operator.resources.training_job_status import Cause, Phase, TrainingJobStatus
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
-TOTAL_STEPS = 12
+TOTAL_STEPS = 45
 PODS_PER_NODE = 2
 UNREADY_AFTER = 2.0
 HANG_SEEN_AFTER = 4.0
@@ -68,6 +68,10 @@ class Pod:
     exit_code: int | None = None
     restarts: int = 0
     hung: bool = False
+    mute: bool = False
+    """Its sidecar sends and answers nothing any more."""
+    stuck: bool = False
+    """Its launcher never gets its ranks started."""
 
     @property
     def index(self) -> int | None:
@@ -116,6 +120,7 @@ class FakeCluster:
             self._run_pod(pod)
         for identity in {pod.seen.id for pod in self.pods.values() if pod.seen is not None}:
             self._train(identity)
+        self._look_for_mute()
 
     def is_up(self, pod: Pod) -> bool:
         return pod.node is None or (pod.node in self.nodes and self.nodes[pod.node].up)
@@ -160,6 +165,8 @@ class FakeCluster:
         if pod.seen.action is AttemptAction.STOP:
             pod.exit_code = 0
         elif pod.seen.action is AttemptAction.RUN and pod.index is not None:
+            if pod.stuck:
+                return
             if pod.seen.id in pod.started:
                 pod.state, pod.failed_at = LauncherState.FAILED, self.clock
             else:
@@ -209,11 +216,23 @@ class FakeCluster:
         blamed = hung[0] if len(hung) == 1 else None
         self.report_anomaly(AnomalyKind.HANG, identity, blamed, evict=False)
 
+    def _look_for_mute(self) -> None:
+        """Worker 0's eagle-eye misses those that send nothing."""
+        group = [pod for pod in self.pods.values() if pod.seen and self.attempt and pod.seen.id == self.attempt.id]
+        zero = next((pod for pod in group if pod.index == 0), None)
+        if zero is None or zero.mute or not self.is_up(zero) or zero.exit_code == 0:
+            return
+        for pod in group:
+            if pod.index and pod.mute and pod.exit_code != 0:
+                self.report_anomaly(AnomalyKind.WORKER_GONE, pod.seen.id if pod.seen else "", pod, evict=True)
+
     # Faults
 
     def report_anomaly(self, kind: AnomalyKind, identity: str, pod: Pod | None, *, evict: bool) -> None:
         index = pod.index if pod else None
-        self.anomalies[f"{identity}-{kind}-{index}"] = AnomalySpec(
+        name = f"{identity}-{kind}-{index}"
+        known = self.anomalies.get(name)
+        self.anomalies[name] = AnomalySpec(
             job="job",
             attempt=identity,
             kind=kind,
@@ -223,11 +242,11 @@ class FakeCluster:
             confidence=0.9,
             evict=evict,
             evidence="the model says so",
-            first_seen=self.now,
+            first_seen=known.first_seen if known else self.now,
             last_seen=self.now,
         )
 
-    def fail_rank(self, pod: Pod, code: int) -> None:
+    def fail_rank(self, pod: Pod) -> None:
         if pod.state is LauncherState.RUNNING and pod.exit_code is None and self.is_up(pod):
             pod.state, pod.failed_at = LauncherState.FAILED, self.clock
 
@@ -350,6 +369,8 @@ class FakeCluster:
         pod = self.pods.get(zero.pod) if zero else None
         if pod is None or pod.seen is None or not self.is_up(pod) or pod.phase is not PodPhase.RUNNING:
             return None
+        if pod.mute:
+            return None
         identity = pod.seen.id
         step = self.steps.get(identity)
         first, restored = self.first_steps.get(identity), self.restored.get(identity)
@@ -365,7 +386,11 @@ class FakeCluster:
             reports_steps=step is not None,
             restored=RestoreReport(step=restored[0], at=self.at(restored[1])) if restored else None,
             checkpoint=CheckpointReport(committed_step=self.committed or None),
-            workers=[self._worker_report(each) for each in self.pods.values() if each.seen and self.is_up(each)],
+            workers=[
+                self._worker_report(each)
+                for each in self.pods.values()
+                if each.seen and self.is_up(each) and not each.mute
+            ],
         )
 
     def _worker_report(self, pod: Pod) -> WorkerReport:
@@ -390,6 +415,9 @@ class FakeCluster:
             before, after = getattr(old.budgets, rung), getattr(new.budgets, rung)
             assert before <= after, f"budget {rung} was refilled"
             assert after == before or after <= getattr(self.job.spec.recovery.budgets, rung), f"{rung} exceeded"
+        for record in new.attempts[len(old.attempts) :]:
+            if record.cause in (Cause.HANG, Cause.SLOW_NODE, Cause.NODE_UNHEALTHY):
+                assert any(spec.attempt == record.id for spec in self.anomalies.values()), "a finding of an old attempt"
         assert new.restarts >= old.restarts
         assert sum((new.budgets.ranks, new.budgets.pods, new.budgets.jobs)) <= new.restarts
         if old.phase.terminal:
@@ -405,7 +433,9 @@ class FakeOperator:
     cluster: FakeCluster
     past: list[Observed] = field(default_factory=list)
 
-    def reconcile(self, *, crash_after: int | None = None, observed: Observed | None = None, meddle: bool = False) -> None:
+    def reconcile(
+        self, *, crash_after: int | None = None, observed: Observed | None = None, meddle: bool = False
+    ) -> None:
         """Observe, plan, write, act; `crash_after` steps (the status, then each action) it is ended."""
         cluster = self.cluster
         job, version = cluster.job, cluster.version

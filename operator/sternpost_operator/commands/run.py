@@ -18,7 +18,7 @@ from sternpost_operator.local_run import report as reports
 from sternpost_operator.local_run import summary
 from sternpost_operator.local_run.injection import Injection, InjectionError, parse_all
 from sternpost_operator.local_run.interrupts import Interrupts
-from sternpost_operator.local_run.operator_loop import configure_logging
+from sternpost_operator.local_run.log import configure_logging
 from sternpost_operator.local_run.plain_view import PlainView
 from sternpost_operator.local_run.prepare import Prepared, localize, prepare
 from sternpost_operator.local_run.report import Report
@@ -71,7 +71,6 @@ class InputError(Exception):
 
 def run(options: Options, console: Console) -> int:
     """Run the job; the exit code. Everything said goes to `console`, problems with the input too."""
-    configure_logging()
     with Interrupts() as interrupts:
         try:
             return _run(options, console, interrupts)
@@ -79,7 +78,7 @@ def run(options: Options, console: Console) -> int:
             for line in str(error).splitlines():
                 console.print(f"sternpost run: {line}", style="red", markup=False, highlight=False, soft_wrap=True)
             return BAD_INPUT
-        except ServiceError as error:
+        except (ServiceError, OSError) as error:
             console.print(f"sternpost run: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             return FAILED
 
@@ -100,7 +99,7 @@ def _run(options: Options, console: Console, interrupts: Interrupts) -> int:
     nodes = [f"node-{number}" for number in range(count)]
     injections = parse_all(options.inject, nodes)
     state = StateDirectory(root)
-    with state.hold(), _logging_to(state.logs / "run.log"):
+    with state.hold(), _logging_to(state.run_log):
         try:
             prepared = prepare(job, state, paths, fresh=options.fresh, keep=options.keep, say=say)
         except OSError as error:
@@ -213,7 +212,11 @@ class _Run:
         if folder is None or url is None or self._known.loop is None or code not in (SUCCEEDED, FAILED):
             return
         nodes = [each.node for each in self._known.loop.job.status.excluded_nodes]
-        written = fetch_topics(url, self._prepared.job.spec.memory.space, nodes, folder)
+        try:
+            written = fetch_topics(url, self._prepared.job.spec.memory.space, nodes, folder)
+        except OSError as error:
+            self._view.say(f"topics not written to {folder}: {error}")
+            return
         if written:
             self._view.say(f"what is remembered of the excluded nodes: {', '.join(str(path) for path in written)}")
 
@@ -307,11 +310,11 @@ def _say_logs(paths: LocalPaths, say: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    """The supervisor's own log goes to a file: the terminal belongs to the view."""
-    before = structlog.get_config()["logger_factory"]
+    """The supervisor's own log goes to a file, as JSON lines: the terminal belongs to the view."""
+    before = structlog.get_config()
     with path.open("a") as file:
-        structlog.configure(logger_factory=structlog.WriteLoggerFactory(file))
+        configure_logging(file)
         try:
             yield
         finally:
-            structlog.configure(logger_factory=before)
+            structlog.configure(**before)

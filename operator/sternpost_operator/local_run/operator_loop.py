@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ import typer
 from sternpost_operator.cluster.local.cluster import LocalCluster
 from sternpost_operator.cluster.local.paths import LocalPaths
 from sternpost_operator.local_run import snapshot
+from sternpost_operator.local_run.log import configure_logging
 from sternpost_operator.local_run.snapshot import LoopState
 from sternpost_operator.local_run.state import StateDirectory
 from sternpost_operator.reconcile import Reconciled, reconcile
@@ -104,22 +104,6 @@ def memory_url(address_file: Path) -> str | None:
     return url if isinstance(url, str) else None
 
 
-def configure_logging() -> None:
-    """JSON lines on standard error."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
 async def _main(state_dir: Path, job: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -144,7 +128,7 @@ def main(
     job: Annotated[str, typer.Option(help="Name of the TrainingJob.")],
 ) -> None:
     """Reconcile one job until the process is ended."""
-    configure_logging()
+    configure_logging(sys.stderr)
     asyncio.run(_main(state_dir, job))
 
 

@@ -78,6 +78,8 @@ class StateDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.lock_file = self.root / "run.lock"
+        self.run_log = self.root / "run.log"
+        """The supervisor's own log; it lasts over all runs."""
         self.run_file = self.root / "run.json"
         self.journal = self.root / "injections.jsonl"
         self.progress = self.root / "progress.json"
@@ -161,8 +163,9 @@ class StateDirectory:
         return beside
 
     def _entries(self) -> list[Path]:
-        """All but the lock and `run.json`."""
-        entries = [entry for entry in self.root.iterdir() if entry not in (self.lock_file, self.run_file)]
+        """All but what the current run needs from its first moment: lock, log and `run.json`."""
+        lasting = (self.lock_file, self.run_log, self.run_file)
+        entries = [entry for entry in self.root.iterdir() if entry not in lasting]
         strange = [entry for entry in entries if entry != self.logs]
         if strange and not self.run_file.exists():
             raise StateError(

@@ -257,4 +257,5 @@ class Supervisor:
 
 def _python(module: str, *arguments: str) -> list[str]:
     # -P: what lies in the current folder must not take the place of a module.
-    return [sys.executable, "-P", "-m", module, *arguments]
+    python = (sys.executable, "-P", "-m")
+    return [*python, "sternpost_operator.local_run.bound", str(os.getpid()), *python, module, *arguments]

@@ -13,6 +13,9 @@ from sternpost_operator.resources.training_job_status import AttemptRecord, Phas
 QUIET_CONDITIONS = frozenset({"Progressing", "Running", "Complete", "Failed", "Suspended"})
 """Conditions that say no more than the phase does."""
 
+MAX_REASON = 120
+"""Characters."""
+
 
 class Level(StrEnum):
     """How it is meant."""
@@ -139,7 +142,9 @@ def _recovery(old: TrainingJobStatus, now: TrainingJobStatus) -> Iterator[Event]
         return
     same = old.recovery is not None and old.recovery.detected_at == recovery.detected_at
     if not same:
-        yield Event(recovery.detected_at.timestamp(), Level.WARNING, f"noticed: {recovery.message or 'a failure'}")
+        yield Event(
+            recovery.detected_at.timestamp(), Level.WARNING, f"noticed: {_short(recovery.message or 'a failure')}"
+        )
     if recovery.decided_at is not None and not (same and old.recovery is not None and old.recovery.decided_at):
         where = f" of worker {recovery.worker}" if recovery.worker is not None else ""
         place = f" on {recovery.node}" if recovery.node else ""
@@ -177,12 +182,12 @@ def _marked_nodes(old: TrainingJobStatus, now: TrainingJobStatus) -> Iterator[Ev
     excluded = {(each.node, each.since) for each in old.excluded_nodes}
     for each in now.excluded_nodes:
         if (each.node, each.since) not in excluded:
-            reason = f": {each.reason}" if each.reason else ""
+            reason = f": {_short(each.reason)}" if each.reason else ""
             yield Event(each.since.timestamp(), Level.BAD, f"node {each.node} is excluded{reason}")
     suspected = {(each.node, each.count) for each in old.suspected_nodes}
     for suspect in now.suspected_nodes:
         if (suspect.node, suspect.count) not in suspected:
-            reason = f": {suspect.reason}" if suspect.reason else ""
+            reason = f": {_short(suspect.reason)}" if suspect.reason else ""
             yield Event(suspect.last_at.timestamp(), Level.WARNING, f"node {suspect.node} is suspected{reason}")
 
 
@@ -227,6 +232,11 @@ def _stage_items(stages: Stages) -> list[tuple[str, float | None]]:
         ("restore", stages.restore),
         ("first step", stages.first_step),
     ]
+
+
+def _short(text: str) -> str:
+    """Evidence is told in full once, as eagle-eye's finding."""
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 1]}…"
 
 
 def _time(moment: datetime | None, otherwise: float) -> float:

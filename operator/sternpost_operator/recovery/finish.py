@@ -45,8 +45,8 @@ def succeed(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
             "NoStepsReported",
             True,
             "NoSteps",
-            message="The trainer exited with 0 and never reported a step. If it should have trained, look at the log of worker 0; "
-            "if it trains without reporting, use StepReporter to make its progress known.",
+            message="The trainer exited with 0 and never reported a step. If it should have trained, look at the log of "
+            "worker 0; if it trains without reporting, use StepReporter to make its progress known.",
         )
         status = conditions.put(status, view.now, "ProgressUnknown", True, "NoStepMetrics")
         why += ", and no step was ever reported"

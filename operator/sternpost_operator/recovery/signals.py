@@ -54,7 +54,7 @@ def find(view: View, status: TrainingJobStatus, detected_at: datetime | None) ->
     if failed and view.passed(detected_at, view.policy.node_lost_seconds):
         signals.extend(_silent_signal(view, worker) for worker in silent)
     signals.extend(anomaly_signals(view, status, run, working, last_step_at))
-    signals.extend(_worker_zero(view, status, run, working))
+    signals.extend(_worker_zero(view, status, run, working, last_step_at))
     signals.extend(_start_timeout(view, status, run, working, reports))
     unready = any(worker.node in view.nodes and not view.node_ready(worker.node) for worker in working)
     undecided = bool(silent) and bool(failed) and not view.passed(detected_at, view.policy.node_lost_seconds)
@@ -163,12 +163,15 @@ def _silent_signal(view: View, worker: AttemptWorker) -> Signal:
 
 
 def _worker_zero(
-    view: View, status: TrainingJobStatus, run: AttemptSpec, working: list[AttemptWorker]
+    view: View,
+    status: TrainingJobStatus,
+    run: AttemptSpec,
+    working: list[AttemptWorker],
+    last_step_at: datetime | None,
 ) -> Iterator[Signal]:
     """Worker 0 collects what the others report: only the operator can see that it is silent itself."""
     if view.report(status) is not None or not working or not view.passed(run.issued_at, ANSWER_SECONDS):
         return
-    last_step_at = status.attempt.last_step_at
     last = view.newest_report(status)
     if last is not None and not view.passed(last.at, ANSWER_SECONDS):
         return

@@ -120,7 +120,12 @@ class View:
         pod = self.pod_of(worker)
         if pod is not None and pod.phase is PodPhase.SUCCEEDED:
             return True
-        if pod is not None and exited_well(pod) and pod.phase is not PodPhase.FAILED and not self.node_lost(worker.node):
+        if (
+            pod is not None
+            and exited_well(pod)
+            and pod.phase is not PodPhase.FAILED
+            and not self.node_lost(worker.node)
+        ):
             return True
         return report is not None and report.launcher is LauncherState.SUCCEEDED
 
@@ -132,8 +137,6 @@ class View:
 def exited_well(pod: PodView) -> bool:
     """Whether the trainer container ended with 0 for good: the kubelet restarts it only after a failure."""
     return pod.phase is PodPhase.SUCCEEDED or pod.trainer_exit_code == 0
-
-
 
 
 def latest(times: Iterable[datetime | None]) -> datetime | None:

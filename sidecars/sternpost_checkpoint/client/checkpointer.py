@@ -164,7 +164,7 @@ class Checkpointer:
         failed_at: float | None = None
         while True:
             status = read_status(status_path(self._slots.directory))
-            entry = status.of(index, header.sequence)
+            entry = status.of(index, header)
             if (entry and entry.progress is Progress.COMMITTED) or status.has_committed(header.step, header.run):
                 return
             what = f"step {header.step} is in shared memory but not committed"

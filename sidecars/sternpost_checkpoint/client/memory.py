@@ -55,7 +55,7 @@ class Slots:
         views = []
         for index in range(SLOTS):
             header = headers.get(index)
-            done = status.of(index, header.sequence) if header else None
+            done = status.of(index, header) if header else None
             views.append(
                 SlotView(header.sequence if header else None, done is not None and done.progress.releases_slot)
             )
@@ -65,8 +65,7 @@ class Slots:
         """One higher than any in the slots."""
         status = read_status(status_path(self.directory))
         known = [header.sequence for header in self.headers().values()]
-        known += [entry.sequence for entry in status.slots.values()]
-        return max(known, default=0) + 1
+        return max([status.highest_sequence, *known]) + 1
 
     def abandon_after(self, step: int, run: int) -> None:
         """Give up the states of earlier runs behind `step`: the training goes on without them."""
@@ -116,7 +115,7 @@ class Slots:
         slot.refresh()
         slot.check_unchanged(header)
         meta = slot.meta(header)
-        status = read_status(status_path(self.directory)).of(index, header.sequence)
+        status = read_status(status_path(self.directory)).of(index, header)
         if status is not None and status.payload_hash:
             found = xxhash.xxh3_128_hexdigest(slot.payload(header))
             if found != status.payload_hash:

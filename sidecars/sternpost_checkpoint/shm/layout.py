@@ -63,7 +63,7 @@ class SlotHeader:
         return (self.step, self.run)
 
     def is_same(self, other: SlotHeader | None) -> bool:
-        """Bit for bit. (`==` is not: a NaN differs from itself.)"""
+        """Compare bit for bit; `==` cannot, since a NaN differs from itself."""
         return other is not None and pack_fields(self) == pack_fields(other)
 
 

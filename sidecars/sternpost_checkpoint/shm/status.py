@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sternpost_checkpoint.shm.files import read_json, write_json
+from sternpost_checkpoint.shm.layout import SlotHeader
 
 
 class Progress(StrEnum):
@@ -51,10 +52,17 @@ class RankStatus:
     committed_run: int | None = None
     failures: int = 0
 
-    def of(self, index: int, sequence: int) -> SlotStatus | None:
-        """What was done with `sequence` in slot `index`; None for nothing yet."""
+    def of(self, index: int, header: SlotHeader) -> SlotStatus | None:
+        """What was done with exactly this content of slot `index`; None for nothing yet."""
         status = self.slots.get(index)
-        return status if status is not None and status.sequence == sequence else None
+        if status is None or (status.sequence, status.step, status.run) != (header.sequence, header.step, header.run):
+            return None
+        return status
+
+    @property
+    def highest_sequence(self) -> int:
+        """The highest sequence number that was ever dealt with; 0 for none."""
+        return max((status.sequence for status in self.slots.values()), default=0)
 
     def has_committed(self, step: int, run: int) -> bool:
         """Whether this generation, or a later one of the same run, is committed."""

@@ -21,8 +21,9 @@ from sternpost_checkpoint.errors import (
 )
 from sternpost_checkpoint.lineage import Generation, eligible
 from sternpost_checkpoint.shm.layout import SlotHeader
-from sternpost_checkpoint.shm.paths import SLOTS, slot_path
+from sternpost_checkpoint.shm.paths import SLOTS, slot_path, status_path
 from sternpost_checkpoint.shm.slot import SlotWriter
+from sternpost_checkpoint.shm.status import read_status
 from sternpost_checkpoint.sidecar.attempt import Attempt
 from sternpost_checkpoint.sidecar.fetch import fetch
 from sternpost_checkpoint.sidecar.registration import register
@@ -128,7 +129,8 @@ class Answers:
 
         # Over the least valuable slot: unreadable, abandoned, older.
         index = min(range(SLOTS), key=value)
-        sequence = max((header.sequence for _, header in ready), default=0) + 1
+        known = [header.sequence for _, header in ready]
+        sequence = max([read_status(status_path(directory)).highest_sequence, *known]) + 1
         slot = SlotWriter.open(slot_path(directory, index))
         header = fetch(self._catalog, generation, rank, slot, sequence)
         self._fetched(rank, index, header)

@@ -39,6 +39,7 @@ class RankFolder:
         self.busy_answering = False
         self._slots = [Slot(slot_path(directory, index)) for index in range(SLOTS)]
         self._lock = threading.Lock()
+        self._inode = directory.stat().st_ino
         self._status = read_status(status_path(directory))
         self._retry_at: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
@@ -48,6 +49,13 @@ class RankFolder:
     def status(self) -> RankStatus:
         """What has been done so far."""
         return self._status
+
+    def is_same_folder(self, directory: Path) -> bool:
+        """Whether the folder has not been removed and made again since."""
+        try:
+            return directory.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     def ready(self) -> list[tuple[int, SlotHeader]]:
         """Every readable slot, oldest first."""
@@ -71,7 +79,7 @@ class RankFolder:
         """The oldest content that is not yet dealt with; a failed one again after a pause, while it is the newest."""
         ready = self.ready()
         for position, (index, header) in enumerate(ready):
-            status = self._status.of(index, header.sequence)
+            status = self._status.of(index, header)
             if status is not None and status.progress in (Progress.STORED, Progress.COMMITTED, Progress.REFUSED):
                 continue
             if status is not None and status.progress is Progress.FAILED:
@@ -84,7 +92,7 @@ class RankFolder:
     def mark(self, index: int, header: SlotHeader, progress: Progress, error: str = "", payload_hash: str = "") -> None:
         """Write down how far a save has come."""
         with self._lock:
-            before = self._status.of(index, header.sequence)
+            before = self._status.of(index, header)
             entry = SlotStatus(
                 sequence=header.sequence,
                 step=header.step,

@@ -88,6 +88,7 @@ class Service:
         """Work until SIGTERM or SIGINT, then store what is unstored, within the grace period."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         checkpoint_directory(self._config.shm).mkdir(parents=True, exist_ok=True)
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
@@ -185,12 +186,15 @@ class Service:
     def _discover(self) -> None:
         present = ranks_present(self._config.shm)
         for rank in list(self._folders):
-            if rank not in present:
+            if rank not in present or not self._folders[rank].is_same_folder(present[rank]):
                 del self._folders[rank]
         for rank, directory in present.items():
             if rank in self._folders:
                 continue
-            folder = self._folders[rank] = RankFolder(rank, directory)
+            try:
+                folder = self._folders[rank] = RankFolder(rank, directory)
+            except FileNotFoundError:  # removed in between
+                continue
             self._sweep(rank)
             for entry in folder.stored_generations():
                 self._add_commit(PendingCommit(rank, Generation(entry.step, entry.run), entry.world_size, None))

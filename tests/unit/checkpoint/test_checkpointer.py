@@ -71,7 +71,7 @@ class Training:
         self.sampler.position += 1
         self.extra["tokens"] += 7
         self.extra["average"] += 1
-        return float(loss)
+        return loss.item()
 
 
 def reference(steps: int) -> list[float]:
@@ -132,7 +132,7 @@ def test_restored_optimizer_state_is_no_view_of_a_slot(
     for slot in again.checkpointer._slots._slots:
         slot.memory[HEADER_BYTES : slot.capacity] = bytes(slot.capacity - HEADER_BYTES)
     assert torch.equal(again.optimizer.state_dict()["state"][0]["exp_avg"], kept)
-    assert float(next(again.model.parameters()).abs().sum()) > 0
+    assert next(again.model.parameters()).detach().abs().sum().item() > 0
 
 
 def test_a_damaged_generation_is_refused_and_the_older_one_taken(
@@ -315,7 +315,7 @@ def test_the_floor_and_the_blocked_time_are_in_the_ledger(
 
 def test_outside_of_sternpost_the_error_tells_how_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.delenv("STERNPOST_SHM_DIR", raising=False)
-    with pytest.raises(CheckpointError, match="sternpost run job.yaml"):
+    with pytest.raises(CheckpointError, match=r"sternpost run job\.yaml"):
         Checkpointer(model=torch.nn.Linear(1, 1))
     monkeypatch.setenv("STERNPOST_SHM_DIR", str(tmp_path))
     monkeypatch.delenv("STERNPOST_ATTEMPT", raising=False)

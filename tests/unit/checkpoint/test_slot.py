@@ -220,7 +220,9 @@ def test_status_round_trip_and_garbage(tmp_path: Path) -> None:
     status = RankStatus({1: SlotStatus(7, 100, 2, Progress.FAILED, "full", "ab", 4)}, 90, 2, 3)
     write_status(path, status)
     assert read_status(path) == status
-    assert status.of(1, 8) is None
+    assert status.of(1, header(sequence=7, step=100, run=2)) == status.slots[1]
+    assert status.of(1, header(sequence=7, step=101, run=2)) is None
+    assert status.of(0, header(sequence=7, step=100, run=2)) is None
     assert status.has_committed(80, 2)
     assert not status.has_committed(80, 3)
     for garbage in (b"", b"{", b"[1]", b'{"slots": {"0": 5, "9": {}}, "failures": "x"}'):

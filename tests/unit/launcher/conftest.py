@@ -152,7 +152,7 @@ class FakePod:
     def file(self, name: str) -> str:
         """A file that a rank has written to the scratch folder."""
         until((self.scratch / name).exists, f"file {name}")
-        return until(lambda: (self.scratch / name).read_text(), f"content of {name}")
+        return until((self.scratch / name).read_text, f"content of {name}")
 
     def left(self) -> list[int]:
         """The pids of this Pod's ranks and their descendants, however they hide."""

@@ -1,7 +1,9 @@
 """kill -9 of the launcher, and what the next one makes of it."""
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -93,6 +95,26 @@ def test_success_is_remembered(pod, until):
     assert pod.left() == []
 
 
+def test_descendants_are_found_without_a_subreaper(pod):
+    # Where the launcher cannot adopt orphans, their environment tells whose they are.
+    grandchild = "import os, time; os.setsid(); open('ready', 'w').write(str(os.getpid())); time.sleep(600)"
+    middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {grandchild!r}])"
+    script = f"import subprocess, sys, time; subprocess.run([sys.executable, '-S', '-c', {middle!r}]); time.sleep(600)"
+    without_ctypes = (
+        f"import sys; sys.modules['ctypes'] = None; sys.path.insert(0, {str(pod.launcher)!r});"
+        f"from sternpost_launcher.command_line import main; sys.exit(main(['--', sys.executable, '-c', {script!r}]))"
+    )
+    with (pod.scratch / "err").open("ab") as err:
+        process = subprocess.Popen([pod.python, "-c", without_ctypes], env=pod.environment, cwd=pod.scratch, stderr=err)
+    pod.processes.append(process)
+    pod.order(1)
+    assert int(pod.file("ready")) in pod.left()
+    pod.order(2, "hold")
+    pod.reaches("waiting", 2)
+    assert pod.left() == []
+    assert "cannot be adopted" in pod.err()
+
+
 def test_failure_is_remembered_with_its_exit_codes(pod):
     first = pod.start_python("import sys; sys.exit('out of ideas')")
     pod.order(1)
@@ -141,6 +163,19 @@ def test_killed_at_random_moments_leaves_one_set_of_ranks(pod, until):
     until(lambda: len(pod.left()) == 2, "only the ranks of attempt 7")
     for number in range(1, 8):
         assert len(list(pod.scratch.glob(f"ran-{number}-*"))) <= 2
+
+
+def test_children_that_it_did_not_start_are_spared(pod):
+    # As below a shell that starts something in the background and then becomes the launcher.
+    script = 'sleep 600 & echo $! > stranger; exec "$@"'
+    command = ["/bin/sh", "-c", script, "sh", pod.python, str(pod.launcher), "--", "true"]
+    process = subprocess.Popen(command, env=pod.environment, cwd=pod.scratch, stderr=subprocess.DEVNULL)
+    pod.processes.append(process)
+    pod.order(1)
+    assert process.wait(15) == 0
+    stranger = int(pod.file("stranger"))
+    assert read_process(stranger) is not None
+    os.kill(stranger, signal.SIGKILL)
 
 
 def test_runs_below_a_launcher_that_is_not_the_first_process(pod):

@@ -20,6 +20,7 @@ from sternpost_launcher.checks_machine import (
     check_disk,
     check_memory,
     check_shared_memory,
+    disk_folders,
 )
 from sternpost_launcher.checks_network import check_peer, check_rendezvous
 from sternpost_launcher.children import Children
@@ -107,6 +108,16 @@ def test_disk(tmp_path, monkeypatch):
     verdict = check_disk([tmp_path])
     assert not verdict.ok
     assert f"{tmp_path} has" in verdict.detail
+
+
+def test_disk_folders(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert disk_folders(tmp_path, {"TMPDIR": str(tmp_path)}) == [tmp_path, tmp_path]
+    monkeypatch.chdir(tmp_path)
+    assert disk_folders(tmp_path, {"TMPDIR": str(gone)}) == [tmp_path, tmp_path]
 
 
 def test_shared_memory(tmp_path, monkeypatch):

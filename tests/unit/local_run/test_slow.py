@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from sternpost_operator.cluster.local.processes import ProcessIdentity
-from sternpost_operator.local_run.slow import PERIOD, SEARCH, DutyCycle
+from sternpost_operator.local_run.slow import LEAST, PERIOD, SEARCH, DutyCycle
 
 
 class World:
@@ -49,6 +49,40 @@ def test_a_process_runs_for_its_share(factor: float) -> None:
     assert world.now == pytest.approx(100 * PERIOD)
     assert not world.stopped
     assert world.searches <= world.now / SEARCH + 1
+
+
+@pytest.mark.parametrize(("before", "while_running"), [(1.0, 1.0), (0.6, 0.9), (0.9, 0.9), (0.5, 1.0), (0.2, 1.0)])
+def test_the_share_is_one_of_what_it_used_before(before: float, while_running: float) -> None:
+    factor = 3
+    world = World()
+    world.processes = [ProcessIdentity(1, 1)]
+    speed = before
+    spent = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal spent
+        ran = world.ran[1]
+        world.sleep(seconds)
+        spent += (world.ran[1] - ran) * speed
+
+    duty = DutyCycle(
+        factor,
+        world.find,
+        used=lambda processes: dict.fromkeys(processes, spent),
+        send=world.send,
+        sleep=sleep,
+        clock=lambda: world.now,
+    )
+    duty.measure()
+    speed = while_running
+    for _ in range(100):
+        duty.cycle()
+    began, spent_before = world.now, spent
+    for _ in range(100):
+        duty.cycle()
+    rate = (spent - spent_before) / (world.now - began)
+    least = LEAST * while_running / factor
+    assert rate == pytest.approx(max(before / factor, least), rel=0.1)
 
 
 def test_later_processes_are_found() -> None:

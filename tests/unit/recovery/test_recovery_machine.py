@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, settings
 from hypothesis import Phase as Stage
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from recovery_cluster import FakeCluster, FakeOperator, settle
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from recovery_cluster import TOTAL_STEPS, FakeCluster, FakeOperator, settle
 
 from sternpost_operator.resources.anomaly import AnomalyKind
 from sternpost_operator.resources.training_job import Elastic, RecoveryBudgets, RecoveryPolicy, TrainingJobSpec
 from sternpost_operator.resources.training_job_status import Phase
 
 NUMBERS = st.integers(0, 50)
+LATER = st.sampled_from([0, 0, 1, 2, 5])
+"""Seconds of ordinary work before a fault."""
 
 
 class RecoveryMachine(RuleBasedStateMachine):
@@ -23,9 +27,10 @@ class RecoveryMachine(RuleBasedStateMachine):
         spares=st.integers(0, 2),
         nodes=st.integers(2, 4),
         elastic=st.booleans(),
-        budgets=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2)),
+        budgets=st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2)),
+        warm=st.integers(0, 8),
     )
-    def begin(self, workers, spares, nodes, elastic, budgets):
+    def begin(self, *, workers, spares, nodes, elastic, budgets, warm):
         spec = TrainingJobSpec(
             workers=None if elastic else workers,
             elastic=Elastic(min=1, max=workers, wait_seconds=5) if elastic else None,
@@ -43,6 +48,12 @@ class RecoveryMachine(RuleBasedStateMachine):
         )
         self.cluster = FakeCluster(spec, nodes)
         self.operator = FakeOperator(self.cluster)
+        self.go_on(warm)
+
+    def go_on(self, times, seconds=1.0):
+        for _ in range(times):
+            self.cluster.tick(seconds)
+            self.operator.reconcile()
 
     def some_pod(self, number):
         pods = sorted(self.cluster.pods.values(), key=lambda pod: pod.slot)
@@ -55,9 +66,7 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 0.5, 1, 3]), times=st.integers(1, 6))
     def time_passes(self, seconds, times):
-        for _ in range(times):
-            self.cluster.tick(seconds)
-            self.operator.reconcile()
+        self.go_on(times, seconds)
 
     @rule(seconds=st.sampled_from([1, 5, 30]))
     def operator_is_away(self, seconds):
@@ -73,51 +82,77 @@ class RecoveryMachine(RuleBasedStateMachine):
         if self.operator.past:
             self.operator.reconcile(observed=self.operator.past[-min(back, len(self.operator.past))])
 
+    @rule(times=st.integers(1, 4))
+    def answers_are_lost(self, times):
+        for _ in range(times):
+            self.cluster.tick(1)
+            self.operator.reconcile(observed=replace(self.cluster.observe(), progress=None))
+
     @rule()
     def status_conflicts(self):
         self.operator.reconcile(meddle=True)
 
     # The machines
 
-    @rule(number=NUMBERS, kill=st.booleans())
-    def node_is_lost(self, number, kill):
+    @rule(number=NUMBERS, kill=st.booleans(), later=LATER)
+    def node_is_lost(self, number, kill, later):
+        self.go_on(later)
         self.cluster.lose_node(self.some_node(number), kill=kill)
 
-    @rule(number=NUMBERS)
-    def node_returns(self, number):
+    @rule(number=NUMBERS, later=LATER)
+    def node_returns(self, number, later):
+        self.go_on(later)
         self.cluster.return_node(self.some_node(number))
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(number=NUMBERS)
-    def rank_fails(self, number):
-        self.cluster.fail_rank(self.some_pod(number), 1)
+    @rule(number=NUMBERS, later=LATER)
+    def rank_fails(self, number, later):
+        self.go_on(later)
+        if pod := self.some_pod(number):
+            self.cluster.fail_rank(pod)
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(number=NUMBERS)
-    def launcher_is_killed(self, number):
-        self.cluster.kill_launcher(self.some_pod(number))
+    @rule(number=NUMBERS, later=LATER)
+    def launcher_is_killed(self, number, later):
+        self.go_on(later)
+        if pod := self.some_pod(number):
+            self.cluster.kill_launcher(pod)
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(number=NUMBERS)
-    def rank_hangs(self, number):
-        self.some_pod(number).hung = True
+    @rule(number=NUMBERS, later=LATER)
+    def rank_hangs(self, number, later):
+        self.go_on(later)
+        if pod := self.some_pod(number):
+            pod.hung = True
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(number=NUMBERS, gone=st.booleans())
-    def pod_is_deleted_by_others(self, number, gone):
+    @rule(number=NUMBERS, later=LATER)
+    def sidecar_falls_silent(self, number, later):
+        self.go_on(later)
+        if pod := self.some_pod(number):
+            pod.mute = True
+
+    @rule(number=NUMBERS, later=LATER)
+    def ranks_do_not_start(self, number, later):
+        self.go_on(later)
+        if pod := self.some_pod(number):
+            pod.stuck = True
+
+    @rule(number=NUMBERS, gone=st.booleans(), later=LATER)
+    def pod_is_deleted_by_others(self, number, gone, later):
+        self.go_on(later)
         pod = self.some_pod(number)
+        if pod is None:
+            return
         if gone:
             del self.cluster.pods[pod.name]
         else:
             pod.deleted = self.cluster.clock
 
-    @rule()
-    def attempt_is_deleted_by_others(self):
+    @rule(later=LATER)
+    def attempt_is_deleted_by_others(self, later):
+        self.go_on(later)
         self.cluster.attempt = None
 
-    @precondition(lambda self: self.cluster.pods)
-    @rule(number=NUMBERS, kind=st.sampled_from(AnomalyKind), back=st.integers(0, 2), evict=st.booleans())
-    def finding_is_reported(self, number, kind, back, evict):
+    @rule(number=NUMBERS, kind=st.sampled_from(AnomalyKind), back=st.integers(0, 2), evict=st.booleans(), later=LATER)
+    def finding_is_reported(self, number, kind, back, evict, later):
+        self.go_on(later)
         attempts = sorted(self.cluster.assignments, key=lambda each: int(each.split("-")[0]))
         if not attempts:
             return
@@ -126,16 +161,19 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     # People
 
-    @rule(suspend=st.booleans())
-    def spec_suspend(self, suspend):
+    @rule(suspend=st.booleans(), later=LATER)
+    def spec_suspend(self, suspend, later):
+        self.go_on(later)
         self.cluster.change_spec(suspend=suspend)
 
-    @rule(spares=st.integers(0, 2))
-    def spec_spares(self, spares):
+    @rule(spares=st.integers(0, 2), later=LATER)
+    def spec_spares(self, spares, later):
+        self.go_on(later)
         self.cluster.change_spec(spares=spares)
 
-    @rule(up=st.booleans())
-    def memory_service(self, up):
+    @rule(up=st.booleans(), later=LATER)
+    def memory_service(self, up, later):
+        self.go_on(later)
         self.cluster.memory_up = up
 
     @invariant()
@@ -158,7 +196,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             assert failed.reason == "BudgetExceeded"
             assert status.budgets.jobs >= self.cluster.job.spec.recovery.budgets.jobs
         else:
-            assert self.cluster.committed == 12
+            assert self.cluster.committed == TOTAL_STEPS
         ended = status
         for _ in range(3):
             self.cluster.tick(1)
