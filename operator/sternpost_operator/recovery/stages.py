@@ -59,6 +59,9 @@ def _fill_lost_steps(status: TrainingJobStatus, report: ProgressReport) -> Train
     records = list(status.attempts)
     for index in open_records:
         records[index] = records[index].model_copy(update={"lost_steps": lost if index == furthest else 0})
+    if resumed > _reached(records[furthest]):
+        # Reports come once a second: the checkpoint proves that it got further than the last one said.
+        records[furthest] = records[furthest].model_copy(update={"last_step": resumed})
     records[-1] = records[-1].model_copy(update={"resumed_step": resumed})
     return status.model_copy(
         update={

@@ -31,7 +31,7 @@ def sleeper() -> list[str]:
 
 def make(tmp_path: Path, *specs: str) -> tuple[Supervisor, LocalPaths, StateDirectory]:
     paths = LocalPaths(tmp_path / "state")
-    paths.make()
+    paths.state_dir.mkdir(exist_ok=True)
     state = StateDirectory(paths.state_dir)
     supervisor = Supervisor(
         paths,
@@ -47,8 +47,8 @@ def make(tmp_path: Path, *specs: str) -> tuple[Supervisor, LocalPaths, StateDire
     return supervisor, paths, state
 
 
-@pytest.fixture
-def clean(tmp_path: Path) -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path) -> Iterator[None]:
     """Nothing may be left, whatever the test did."""
     yield
     paths = LocalPaths(tmp_path / "state")
@@ -74,7 +74,6 @@ def tick_until(supervisor: Supervisor, condition: Callable[[Snapshot], object], 
     return known[-1]
 
 
-@pytest.mark.usefixtures("clean")
 def test_services_are_started_again_and_a_dead_agent_is_a_dead_node(tmp_path: Path) -> None:
     supervisor, paths, _ = make(tmp_path)
     supervisor.start()
@@ -97,7 +96,6 @@ def test_services_are_started_again_and_a_dead_agent_is_a_dead_node(tmp_path: Pa
         supervisor.stop()
 
 
-@pytest.mark.usefixtures("clean")
 def test_a_node_is_killed_once_also_over_a_resume(tmp_path: Path) -> None:
     specs = ("kill:node=node-0,after=5", "slow:node=node-1,after=6,factor=2")
     supervisor, paths, state = make(tmp_path, *specs)
@@ -126,7 +124,6 @@ def test_a_node_is_killed_once_also_over_a_resume(tmp_path: Path) -> None:
         supervisor.stop()
 
 
-@pytest.mark.usefixtures("clean")
 def test_a_part_is_killed_and_comes_back(tmp_path: Path) -> None:
     supervisor, _, _ = make(tmp_path, "crash:part=memory,after=0", "crash:part=operator,after=0")
     supervisor.start()

@@ -78,6 +78,14 @@ def test_a_script_that_restores_by_itself_shows_it_by_its_first_step():
     assert scene.status.lost_steps == 6
 
 
+def test_a_checkpoint_newer_than_the_last_report_corrects_it():
+    scene = Scene(workers=2, spares=0).running(10)
+    scene.rank_failed(0).rank_failed(1).plan()
+    scene.later(1).reported().restored(12).plan()
+    record = scene.status.attempts[-1]
+    assert (record.last_step, record.resumed_step, record.lost_steps) == (12, 12, 0)
+
+
 def test_the_last_answer_tells_the_last_step_of_a_worker_zero_that_is_gone():
     scene = Scene(workers=2, spares=0).running(10)
     scene.later(5).at_step(15).plan()
