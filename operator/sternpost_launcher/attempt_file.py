@@ -54,6 +54,8 @@ class Attempt:
     spares: tuple[Member, ...] = ()
     master_address: str = ""
     master_port: int = 0
+    complete: bool = False
+    """All ranks of all workers have succeeded."""
     grace_seconds: float = 10.0
     issued_at: float = 0.0
     """Unix seconds."""
@@ -98,6 +100,7 @@ def parse_attempt(content: bytes) -> Attempt:
         spares=tuple(_member(entry, f"spares[{i}]") for i, entry in enumerate(_list(spec, "spares"))),
         master_address=_text(spec, "masterAddress", rf"(?:{_ADDRESS.pattern})?", default=""),
         master_port=_integer(spec, "masterPort", 0, 65535, default=0),
+        complete=_flag(spec, "complete"),
         grace_seconds=_seconds(spec, "graceSeconds", default=10.0),
         issued_at=_time(_text(spec, "issuedAt", r".{1,64}")),
     )
@@ -160,6 +163,13 @@ def _integer(spec: dict[str, Any], name: str, low: int, high: int, default: Opti
         raise UnusableFileError(
             f"{name} is not an integer from {low} to {high} but {type(value).__name__} {str(value)[:40]}"
         )
+    return value
+
+
+def _flag(spec: dict[str, Any], name: str) -> bool:
+    value = spec.get(name, False)
+    if not isinstance(value, bool):
+        raise UnusableFileError(f"{name} is not true or false but {str(value)[:40]!r}")
     return value
 
 

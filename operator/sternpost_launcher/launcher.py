@@ -26,6 +26,10 @@ from sternpost_launcher.started_file import Started
 from sternpost_launcher.status_file import State, Status, StatusFile, bounded
 
 
+COMPLETION_SECONDS = 600.0
+"""How long a worker that is done waits for the others when it hears nothing: then its machine is worth more."""
+
+
 class Purpose(Enum):
     """Why ranks are being ended, which tells what comes after."""
 
@@ -73,6 +77,8 @@ class Launcher:
         self._notice = ""
         """What became of the attempt before, for the next message."""
         self._exit_code: Optional[int] = None
+        self._succeeded_at: Optional[float] = None
+        """Monotonic seconds."""
 
     @property
     def ending(self) -> bool:
@@ -190,7 +196,7 @@ class Launcher:
         alive = any(part is not None for part in (self._preflight, self._ranks, self._ending))
         step = decide(attempt, role, Own(self._begun, alive))
         if step is Step.KEEP or attempt is None:
-            return 0 if self._status.state is State.SUCCEEDED and not alive else None
+            return 0 if not alive and self._may_leave(attempt) else None
         if step is Step.END:
             self._cancel_preflight()
             if self._ending is None and self._ranks is not None:
@@ -208,6 +214,19 @@ class Launcher:
                 self._move(state, attempt, None, self._take_notice())
         return None
 
+    def _may_leave(self, attempt: Optional[Attempt]) -> bool:
+        """Whether this worker is done for good: should another one fail, its ranks are needed once more."""
+        if self._status.state is not State.SUCCEEDED:
+            return False
+        if self._succeeded_at is None:
+            self._succeeded_at = time.monotonic()
+        if attempt is not None and attempt.id == self._status.attempt and attempt.complete:
+            return True
+        if time.monotonic() - self._succeeded_at < COMPLETION_SECONDS:
+            return False
+        self._log.warning("nobody said that all workers are done; leaving", waited=COMPLETION_SECONDS)
+        return True
+
     def _move(self, state: State, attempt: Attempt, worker: Optional[int], message: str) -> None:
         """Leave the attempt before behind and report of this one."""
         self._status = Status(state, attempt.id, attempt.number, worker, message, self._journal.last_gone_at)
@@ -221,6 +240,7 @@ class Launcher:
 
     def _begin_attempt(self, attempt: Attempt, worker: int) -> None:
         self._begun = attempt.id
+        self._succeeded_at = None
         self._move(State.PREFLIGHT, attempt, worker, self._take_notice())
         if self._started_unreadable:
             problem, self._started_unreadable = self._started_unreadable, ""

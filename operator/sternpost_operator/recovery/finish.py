@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sternpost_operator.recovery import conditions, incidents, pods, tracking
-from sternpost_operator.recovery.actions import Action
+from sternpost_operator.recovery.actions import Action, WriteAttempt
 from sternpost_operator.recovery.ladder import Verdict
 from sternpost_operator.recovery.observed import PodPhase, PodView
 from sternpost_operator.recovery.view import View, exited_well
@@ -12,18 +12,37 @@ from sternpost_operator.resources.progress import LauncherState
 from sternpost_operator.resources.training_job_status import Phase, TrainingJobStatus
 
 
-def has_succeeded(view: View, status: TrainingJobStatus, run: AttemptSpec) -> bool:
-    """Whether all workers of the current attempt are done.
+FLUSH_SECONDS = 60.0
+"""Beyond the grace period, for the Pods of a complete attempt to end: time to commit the newest checkpoint."""
 
-    A Pod is done when it has Succeeded: until then its checkpoint sidecar may still be writing. Where the Pod cannot say so
-    any more, what its launcher said last is believed.
+
+def all_ranks_succeeded(view: View, status: TrainingJobStatus, run: AttemptSpec) -> bool:
+    """Whether every worker of the current attempt said that its ranks ended with 0."""
+    reports = view.worker_reports(status, run)
+    return bool(run.workers) and all(view.has_finished(worker, reports.get(worker.index)) for worker in run.workers)
+
+
+def completed(view: View, run: AttemptSpec) -> tuple[Action, ...]:
+    """Let the launchers exit; that all succeeded stands in the Attempt from then on."""
+    if run.complete:
+        return ()
+    return (WriteAttempt(run.model_copy(update={"complete": True, "issued_at": view.now})),)
+
+
+def has_succeeded(view: View, status: TrainingJobStatus, run: AttemptSpec) -> bool:
+    """Whether the job is done.
+
+    A Pod is done when it has Succeeded: until then its checkpoint sidecar may still be writing. In a complete attempt, a Pod
+    that cannot say so any more, or does not in time, is done as well.
     """
+    if run.complete and view.passed(run.issued_at, view.policy.grace_seconds + FLUSH_SECONDS):
+        return True
     reports = view.worker_reports(status, run)
     for worker in run.workers:
         pod, report = view.pod_of(worker), reports.get(worker.index)
         if pod is not None and pod.phase is PodPhase.SUCCEEDED:
             continue
-        said_so = report is not None and report.launcher is LauncherState.SUCCEEDED
+        said_so = run.complete or (report is not None and report.launcher is LauncherState.SUCCEEDED)
         can_say_more = pod is not None and pod.phase is not PodPhase.FAILED and not view.node_lost(worker.node)
         if not said_so or can_say_more:
             return False

@@ -71,6 +71,8 @@ def _advance(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, 
     if run is not None and finish.has_succeeded(view, status, run):
         status = finish.succeed(view, status)
         return status, finish.clean_up(view, status)
+    if run is not None and (run.complete or finish.all_ranks_succeeded(view, status, run)):
+        return status, finish.completed(view, run)
     if suspend.is_over(view, status):
         status = suspend.resume(view, status)
     if suspend.applies(view, status):

@@ -18,7 +18,7 @@ from sternpost_operator.resources.training_job_status import (
 )
 
 REFRESH_SECONDS = 60
-UNKNOWN_SECONDS = 10
+UNKNOWN_SECONDS = 60
 """A trainer that has run for so long without serving any step metrics counts as one that never will."""
 
 

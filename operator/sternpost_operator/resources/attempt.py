@@ -65,6 +65,9 @@ class AttemptSpec(Model):
     master_address: str = ""
     master_port: int = Field(0, ge=0, le=65535)
     """A port of worker 0's Pod that no earlier attempt used lately: an old rank cannot even connect."""
+    complete: bool = False
+    """All ranks have succeeded: the launchers exit. Until then a worker that is done waits, for should another fail,
+    its Pod and its memory are needed once more."""
     grace_seconds: float = 10
     issued_at: Time
 

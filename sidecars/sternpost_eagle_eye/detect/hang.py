@@ -13,6 +13,8 @@ BLOCKED_SECONDS = 5.0
 """A process without processor time for so long is blocked."""
 UNCORROBORATED = 3.0
 """Times the limit after which a standstill is reported without any other sign."""
+PAUSE_FACTOR = 4.0
+"""Times the minimum, outside of training: a save waits for storage, an evaluation reads other data; both vary."""
 
 Marker = tuple[tuple[int, int | None, TrainingPhase | None], ...]
 
@@ -33,8 +35,12 @@ class _Signs:
     """No rank used the processor."""
     behind: frozenset[int]
 
+    workers: int
+
     def corroborated(self) -> bool:
-        return bool(self.stopped or self.dead or self.silent or self.waiting or self.blocked)
+        # When no page answers at all it is more likely the machine that is busy, or the trainer that is ending.
+        some_silent = self.silent and len(self.silent) < self.workers
+        return bool(self.stopped or self.dead or some_silent or self.waiting or self.blocked)
 
 
 class HangDetector:
@@ -96,9 +102,10 @@ class HangDetector:
         if longest is None:
             return max(policy.init_seconds, policy.min_seconds), "the phase was not seen to its end before"
         learned = policy.factor * longest
-        if learned > policy.min_seconds:
+        least = policy.min_seconds * (1.0 if phase == "train" else PAUSE_FACTOR)
+        if learned > least:
             return learned, f"{policy.factor:g} times the longest of {longest:.1f} s"
-        return policy.min_seconds, f"the minimum; the longest was {longest:.1f} s"
+        return least, f"the minimum; the longest was {longest:.1f} s"
 
 
 def _signs(job: JobTrack, now: float, since: float) -> _Signs:
@@ -125,6 +132,7 @@ def _signs(job: JobTrack, now: float, since: float) -> _Signs:
         computing=having([t for t in workers if any(r.in_collective is False for r in latest[index_of(t)])]),
         blocked=having([t for t in workers if blocked(t)]),
         behind=having([t for t in workers if t.step is not None and t.step < ahead]),
+        workers=len(job.workers),
     )
 
 

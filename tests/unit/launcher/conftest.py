@@ -107,6 +107,7 @@ class FakePod:
                 "spares": [],
                 "masterAddress": "127.0.0.1" if run else "",
                 "masterPort": self.port if run else 0,
+                "complete": run,
                 "graceSeconds": 5,
                 "issuedAt": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
                 **spec,

@@ -306,3 +306,14 @@ def test_works_under_the_current_interpreter_too(pod, launcher):
     pod.order(1)
     assert process.wait(15) == 0
     assert "[a1 r0] hello" in pod.out()
+
+
+def test_a_worker_that_is_done_waits_until_all_are_and_can_run_once_more(pod):
+    process = pod.start_python("pass")
+    pod.order(1, complete=False)
+    pod.reaches("succeeded", 1)
+    pod.order(2, complete=False)  # another worker had failed
+    pod.reaches("succeeded", 2)
+    assert process.poll() is None
+    pod.order(2, complete=True)
+    assert process.wait(15) == 0

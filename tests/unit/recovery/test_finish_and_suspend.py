@@ -121,3 +121,19 @@ def test_all_exited_well_just_as_it_is_suspended_is_a_success():
     scene = Scene(workers=2, spares=0).running().spec(suspend=True)
     scene.pod(0, **DONE).pod(1, **DONE).plan()
     assert scene.status.phase is Phase.SUCCEEDED
+
+
+def test_the_attempt_is_complete_when_all_ranks_succeeded_and_the_job_when_the_pods_have():
+    scene = Scene(workers=2, spares=0).with_pods(0, 1).running()
+    scene.worker(0, launcher=LauncherState.SUCCEEDED)
+    assert written(scene.plan()) is None
+    scene.worker(1, launcher=LauncherState.SUCCEEDED)
+    complete = written(scene.plan())
+    assert complete is not None
+    assert complete.complete
+    assert scene.status.phase is not Phase.SUCCEEDED
+    assert written(scene.plan()) is None
+    scene.without_pod(0).unanswered().later(60).plan()
+    assert scene.status.restarts == 0, "what happens to a Pod after all have succeeded is no failure"
+    scene.pod(1, **DONE).plan()
+    assert scene.status.phase is Phase.SUCCEEDED

@@ -177,7 +177,7 @@ def test_a_trainer_that_reports_no_steps_runs():
     scene.reported(LauncherState.RUNNING).plan()
     assert scene.status.phase is Phase.RUNNING
     assert scene.condition("ProgressUnknown") is None
-    scene.later(10).plan()
+    scene.later(60).plan()
     assert scene.condition("ProgressUnknown").status == "True"
     scene.at_step(1).plan()
     assert scene.condition("ProgressUnknown").status == "False"
