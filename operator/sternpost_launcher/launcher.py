@@ -25,7 +25,6 @@ from sternpost_launcher.signals import ENDING, Signals
 from sternpost_launcher.started_file import Started
 from sternpost_launcher.status_file import State, Status, StatusFile, bounded
 
-
 COMPLETION_SECONDS = 600.0
 """How long a worker that is done waits for the others when it hears nothing: then its machine is worth more."""
 

@@ -20,7 +20,7 @@ def test_a_killed_node_is_left_and_a_spare_takes_over(job: Job, undisturbed_hash
     assert report["attempts"][0]["node"] == report["injections"][0]["node"]
     assert [entry["node"] for entry in report["excludedNodes"]] == [report["injections"][0]["node"]]
     assert set(report["attempts"][0]["stages"]) == {"detect", "decide", "terminate", "start", "restore", "firstStep"}
-    assert 0 < report["lostSteps"] <= 22
+    assert 0 <= report["lostSteps"] <= 22
 
 
 def test_a_hung_rank_is_restarted_in_place_and_its_node_only_suspected(job: Job, undisturbed_hash: str) -> None:

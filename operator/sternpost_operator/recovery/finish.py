@@ -11,7 +11,6 @@ from sternpost_operator.resources.attempt import AttemptSpec
 from sternpost_operator.resources.progress import LauncherState
 from sternpost_operator.resources.training_job_status import Phase, TrainingJobStatus
 
-
 FLUSH_SECONDS = 60.0
 """Beyond the grace period, for the Pods of a complete attempt to end: time to commit the newest checkpoint."""
 

@@ -65,7 +65,6 @@ class LocalCluster:
         self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
         self._memory = MemoryClient(self._client)
         self._node_views: dict[str, NodeView] = {}
-        self._last_progress: dict[str, ProgressReport] = {}
         self.store.sweep()
 
     async def aclose(self) -> None:
@@ -81,16 +80,12 @@ class LocalCluster:
         nodes = read_nodes(self.store)
         pods = self._pods.observe(job, nodes)
         attempt = read_attempt(self.store, job.metadata.name, job.metadata.uid)
-        progress = await self._progress(job, attempt)
-        if progress is not None:
-            self._last_progress[job.metadata.uid] = progress
         return Observed(
             pods=pods,
             nodes=self._observe_nodes(nodes),
             attempt=attempt,
             anomalies=self._observe_anomalies(job),
-            progress=progress,
-            last_progress=self._last_progress.get(job.metadata.uid),
+            progress=await self._progress(job, attempt),
             acknowledged_incidents=self._acknowledged.of(job.metadata.name),
         )
 
