@@ -34,7 +34,7 @@ unit:
 local:
 	$(BIN)/python -P -m pytest tests/local -q
 
-generate:  ## make again what is generated
+generate: setup  ## make again what is generated
 	$(BIN)/sternpost crds
 
 lock:  ## pin the newest versions of all requirements

@@ -10,6 +10,7 @@ from sternpost_operator.recovery.view import View
 from sternpost_operator.resources.training_job_status import (
     MAX_UNSENT_INCIDENTS,
     AttemptRecord,
+    Cause,
     Incident,
     Phase,
     Rung,
@@ -77,7 +78,7 @@ def decided(
         *(f"Node {node} is only suspected: it stays until it is blamed again." for node in sorted(suspected)),
     ]
     text = " ".join(sentence for sentence in sentences if sentence)
-    status = add(status, _incident(view, record.id or "0", str(record.cause), text, record.node))
+    status = add(status, _incident(view, record.id or "0", str(record.cause), text, record.node, cause=record.cause))
     for node, reason in sorted(excluded.items()):
         status = exclusion(view, status, record.id or "0", node, reason)
     return status
@@ -130,5 +131,8 @@ def _job(view: View) -> str:
     return f"Job {view.job.metadata.namespace}/{view.job.metadata.name}"
 
 
-def _incident(view: View, attempt: str, what: str, text: str, node: str | None) -> Incident:
-    return Incident(id=f"{view.job.metadata.uid}-{attempt}-{what}", at=view.now, text=text, node=node)
+def _incident(
+    view: View, attempt: str, what: str, text: str, node: str | None, *, cause: Cause | None = None
+) -> Incident:
+    identity = f"{view.job.metadata.uid}-{attempt}-{what}"
+    return Incident(id=identity, at=view.now, text=text, node=node, cause=str(cause) if cause else None)

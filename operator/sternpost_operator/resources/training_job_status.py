@@ -218,6 +218,8 @@ class Incident(Model):
     at: Time
     text: str
     node: str | None = None
+    cause: str | None = None
+    """Set where an attempt was ended: a fact about the node, or the job, with its history."""
 
 
 class Goodput(Model):

@@ -62,7 +62,7 @@ def observation(job: str, incident: Incident) -> JsonObject:
                 "occurredAt": incident.at.timestamp(),
                 "source": SOURCE,
                 "entities": [*entities, f"job/{job}"],
-                "attributes": {},
+                "attributes": {"cause": incident.cause} if incident.cause else {},
             }
         ]
     }
