@@ -53,6 +53,8 @@ class CheckpointReport(Wire):
     blocked_seconds_last: float | None = None
     committed_step: int | None = None
     committed_at: float | None = None
+    problem: str | None = None
+    """The first worker's whose last save, commit or fetch failed."""
 
 
 class ProgressReport(Wire):
@@ -198,5 +200,6 @@ def _checkpoint(job: JobTrack, ranks: list[RankTrack]) -> CheckpointReport:
         blocked_seconds_sum=max((vector.blocked_sum or 0.0 for vector in known), default=0.0),
         blocked_seconds_last=max((r.blocked_last for r in ranks if r.blocked_last is not None), default=None),
         committed_step=newest.committed_step if newest is not None else None,
+        problem=next((vector.problem for vector in committed if vector.problem), None),
         committed_at=newest.committed_at if newest is not None else None,
     )

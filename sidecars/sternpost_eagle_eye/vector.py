@@ -114,6 +114,8 @@ class CheckpointVector(Wire):
     committed_at: Finite | None = None
     raw_bytes: Seconds | None = None
     stored_bytes: Seconds | None = None
+    problem: Annotated[str, Field(max_length=512)] | None = None
+    """Why the last save, commit or fetch failed."""
 
 
 class Vector(Wire):

@@ -39,6 +39,7 @@ def update(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     status = _schedulable(view, status)
     status = _spares(view, status)
     status = _progress(view, status)
+    status = _checkpoints(view, status)
     suspended = status.phase is Phase.SUSPENDED
     if suspended or has(status, "Suspended"):
         message = "Set spec.suspend to false to resume." if suspended else ""
@@ -113,6 +114,22 @@ def _spares(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
         )
     message = f"{ready} of {wanted} spares are ready. The job runs without them; a failure may take longer to mend."
     return put(status, view.now, "SparesReady", False, "SparesMissing", message=message)
+
+
+def _checkpoints(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    report = view.report(status)
+    if report is None:
+        return status
+    problem = report.checkpoint.problem
+    if problem:
+        message = (
+            f"{problem[: MAX_MESSAGE // 2]}. The training goes on and older generations stay valid; saves are tried again. "
+            "See to the storage (space, rights, reachability), or to spec.checkpoint."
+        )
+        return put(status, view.now, "CheckpointsFailing", True, "StorageRefused", message=message)
+    if has(status, "CheckpointsFailing"):
+        return put(status, view.now, "CheckpointsFailing", False, "Stored")
+    return status
 
 
 def _progress(view: View, status: TrainingJobStatus) -> TrainingJobStatus:

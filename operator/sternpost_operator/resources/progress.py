@@ -81,6 +81,8 @@ class CheckpointReport(_Lenient):
     blocked_seconds_last: float | None = None
     committed_step: int | None = None
     committed_at: Time | None = None
+    problem: str | None = None
+    """Why a worker's last save, commit or fetch failed."""
 
 
 class ProgressReport(_Lenient):

@@ -77,10 +77,13 @@ class Answers:
         job_uid: str,
         current_attempt: Callable[[], Attempt | None],
         fetched: Callable[[int, int, SlotHeader], None],
+        failed: Callable[[str], None],
     ) -> None:
         self._catalog = catalog
         self._job_uid = job_uid
         self._current_attempt = current_attempt
+        self._failed = failed
+        """Told why a question could not be answered as the trainer hoped."""
         self._fetched = fetched
         """Told the rank, the slot and the header of what was fetched, before the trainer is."""
 
@@ -104,6 +107,7 @@ class Answers:
         except (CheckpointError, OSError, ValidationError) as error:
             kind = _kind(error)
             _log.error("a request failed", rank=rank, kind=kind, reason=str(error))  # the reason says it
+            self._failed(str(error))
             return {"error": {"kind": kind, "message": str(error)}}
         return {"run": number}
 

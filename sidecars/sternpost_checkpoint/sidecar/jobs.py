@@ -81,6 +81,7 @@ class Jobs:
             return False
         except (CheckpointError, OSError) as error:
             self._metrics.failures.inc()
+            self._metrics.failed(f"step {header.step} is not stored: {error}")
             self._discard(header)
             pause = folder.postpone(header, self._clock())
             _log.error(  # the reason says it all
@@ -105,9 +106,11 @@ class Jobs:
             return None
         except (CheckpointError, OSError) as error:
             self._metrics.failures.inc()
+            self._metrics.failed(f"step {generation.step} is not committed: {error}")
             _log.error("a generation is not committed yet; tried again", step=generation.step, reason=str(error))
             return False
         if outcome is Outcome.COMMITTED:
+            self._metrics.succeeded()
             self._metrics.committed_step.set(generation.step)
             self._metrics.committed_timestamp.set(time.time())
             return True

@@ -5,6 +5,9 @@ from __future__ import annotations
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, start_http_server
 
+MAX_REASON = 400
+"""Characters of a problem that are shown."""
+
 _log = structlog.get_logger()
 
 
@@ -29,6 +32,22 @@ class Metrics:
         self.persist_seconds = Gauge(
             "sternpost_checkpoint_persist_seconds", "How long the last save took to become durable", registry=registry
         )
+
+        self._problem = Gauge(
+            "sternpost_checkpoint_problem",
+            "1 while the last save, commit or fetch has failed; the label says why",
+            ["reason"],
+            registry=registry,
+        )
+
+    def failed(self, reason: str) -> None:
+        """Show the newest problem, and only that."""
+        self._problem.clear()
+        self._problem.labels(reason[:MAX_REASON]).set(1)
+
+    def succeeded(self) -> None:
+        """There is no problem any more."""
+        self._problem.clear()
 
     def serve(self, port: int) -> None:
         """Serve the page. A taken port costs the metrics, never the checkpoints."""

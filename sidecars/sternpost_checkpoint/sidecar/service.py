@@ -73,7 +73,9 @@ class Service:
             clock=time.monotonic,
         )
         self._attempt = AttemptFile(config.control, config.job_uid)
-        self._answers = Answers(self._catalog, config.job_uid, lambda: self._attempt.current, self._fetched)
+        self._answers = Answers(
+            self._catalog, config.job_uid, lambda: self._attempt.current, self._fetched, self._metrics.failed
+        )
         self._folders: dict[int, RankFolder] = {}
         self._commits: list[PendingCommit] = []
         self._commit_lock = threading.Lock()

@@ -39,5 +39,6 @@ class CheckpointCollector:
                 committed_at=page.finite("sternpost_checkpoint_committed_timestamp_seconds"),
                 raw_bytes=page.total("sternpost_checkpoint_raw_bytes_total"),
                 stored_bytes=page.total("sternpost_checkpoint_stored_bytes_total"),
+                problem=(page.chosen("sternpost_checkpoint_problem", "reason") or "")[:512] or None,
             )
         return self._last

@@ -79,11 +79,7 @@ def test_the_place_of_a_syntax_error() -> None:
 # PyYAML writes y and n without quotes, which kubectl would not understand.
 TEXT = st.text().filter(lambda text: text.lower() not in ("y", "n"))
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda children: st.lists(children, max_size=4) | st.dictionaries(TEXT, children, max_size=4),
     max_leaves=12,
 )
