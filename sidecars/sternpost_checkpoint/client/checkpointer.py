@@ -23,6 +23,7 @@ from sternpost_checkpoint.client.snapshot import Snapshot, take_snapshot
 from sternpost_checkpoint.client.stateful import capture, put_back
 from sternpost_checkpoint.errors import CheckpointError, SharedMemoryError
 from sternpost_checkpoint.format.names import MAX_STEP
+from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.heartbeat import sidecar_alive
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.paths import rank_directory, ranks_present, status_path
@@ -33,7 +34,7 @@ _log = logging.getLogger("sternpost_checkpoint")
 POLL_SECONDS = 0.02
 LOG_SECONDS = 5.0
 SIDECAR_GONE_SECONDS = 60.0
-FAILED_SECONDS = 5.0
+FAILED_SECONDS = 60.0
 """How long the storage may refuse the save that is waited for: the sidecar tries again meanwhile."""
 FLOOR_LIMIT_BYTES = 2 * 2**30
 META_ROOM_BYTES = 1 << 20
@@ -121,6 +122,8 @@ class Checkpointer:
         self._slots.abandon_after(step, self._run)
         self._remove_foreign_folders()
         self._prepare()
+        if generation is not None:
+            self._take_up(generation)
         seconds = time.perf_counter() - started
         source = loaded.source if loaded else "none"
         self._metrics.restored(self._group.rank, step, seconds, source, time.time())
@@ -159,7 +162,10 @@ class Checkpointer:
         """
         if self._last is None or self._run is None:
             return
-        index, header = self._last
+        with self._metrics.waiting(self._label):
+            self._wait_for(*self._last, timeout)
+
+    def _wait_for(self, index: int, header: SlotHeader, timeout: float) -> None:
         started = alive_at = logged_at = time.monotonic()
         failed_at: float | None = None
         while True:
@@ -202,6 +208,12 @@ class Checkpointer:
         # An error in the training must be seen, at once; the sidecar commits without us.
         if kind is None:
             self.close()
+
+    def _take_up(self, generation: Generation) -> None:
+        """A restored save may not be committed yet; it is then the last save, which `close` waits for."""
+        for index, header in self._slots.headers().items():
+            if Generation(*header.generation) == generation:
+                self._last, self._last_step = (index, header), header.step
 
     def _is_replicated(self) -> bool:
         modules = self._model.values() if isinstance(self._model, dict) else [self._model]
@@ -265,6 +277,10 @@ class Checkpointer:
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _agree_on_slot(self, *, wait: bool) -> int | None:
+        with self._metrics.waiting(self._label):
+            return self._slot_of_all(wait=wait)
+
+    def _slot_of_all(self, *, wait: bool) -> int | None:
         logged_at = started = time.monotonic()
         while True:
             index = self._slots.choose(sidecar_alive=sidecar_alive(self._environment.shm, time.time()))

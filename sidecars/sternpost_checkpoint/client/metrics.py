@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Summary
 
@@ -19,10 +21,22 @@ class ClientMetrics:
             "Saves left out because the sidecar was still busy with both slots",
             ["rank"],
         )
+        self._waiting = Gauge(
+            "sternpost_checkpoint_waiting", "1 while the training waits for the sidecar or the storage", ["rank"]
+        )
         self.restored_step = Gauge("sternpost_restored_step", "Step that the training went on from", ["rank"])
         self.restore_seconds = Gauge("sternpost_restore_seconds", "How long the restore took", ["rank"])
         self.restore_timestamp = Gauge("sternpost_restore_timestamp_seconds", "When it ended, Unix time", ["rank"])
         self.restore_source = Gauge("sternpost_restore_source", "1 for the source that was used", ["rank", "source"])
+
+    @contextmanager
+    def waiting(self, label: str) -> Iterator[None]:
+        """Say that standing still is meant, for as long as it lasts."""
+        self._waiting.labels(label).set(1)
+        try:
+            yield
+        finally:
+            self._waiting.labels(label).set(0)
 
     def restored(self, rank: int, step: int, seconds: float, source: str, now: float) -> None:
         """Set everything about a restore."""

@@ -33,6 +33,8 @@ def rank_vector(text: str, rank: int, attempt: str) -> tuple[RankVector, int]:
 
 def _fields(page: Page) -> dict[str, Any]:
     phase = page.chosen("sternpost_phase", "phase")
+    if phase == "train" and page.value("sternpost_checkpoint_waiting") == 1:
+        phase = "checkpoint"  # the script has not said so, but the Checkpointer has
     source = page.chosen("sternpost_restore_source", "source")
     waiting = page.value("sternpost_in_collective")
     restored = page.finite("sternpost_restored_step")
