@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from local_job import Job
 
-SLOWER = ["--step-seconds=0.1", "--steps=150"]
-
 
 def causes(report: dict) -> list[str]:
     return [attempt["cause"] for attempt in report["attempts"]]
@@ -24,6 +22,7 @@ def test_a_killed_node_is_left_and_a_spare_takes_over(job: Job, undisturbed_hash
 
 
 def test_a_hung_rank_is_restarted_in_place_and_its_node_only_suspected(job: Job, undisturbed_hash: str) -> None:
+    job.spec = {"eagleEye": {"intervalSeconds": 0.5, "hang": {"factor": 5, "minSeconds": 5, "initSeconds": 60}}}
     report = job.run("--inject", "hang:worker=1,step=22")
     assert report["finalHash"] == undisturbed_hash
     assert causes(report) == ["Hang"]
