@@ -145,7 +145,7 @@ class MemoryPolicy(Model):
 
 
 class GangPolicy(Model):
-    """Integration with a gang scheduler; the gang start of the ranks does not need it."""
+    """Integration with a gang scheduler. Accepted and not acted upon yet: the gang start of the ranks does not need it."""
 
     scheduler: Literal["none", "kueue", "volcano", "coscheduling"] = "none"
     queue: str = Field("", max_length=253)
@@ -211,6 +211,7 @@ class TrainingJobSpec(Model):
     memory: MemoryPolicy = Field(default_factory=MemoryPolicy)
     gang: GangPolicy = Field(default_factory=GangPolicy)
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
+    """Seconds after its end until the job is deleted. Accepted and not acted upon yet."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
