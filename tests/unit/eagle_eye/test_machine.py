@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -34,7 +35,8 @@ def child():
     )
     process.stdout.read(1)
     yield process
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # the test may have ended the whole group
+        os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
