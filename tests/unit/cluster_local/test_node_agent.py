@@ -28,7 +28,8 @@ def test_order_of_init_sidecar_main_and_end(machine: Machine) -> None:
     machine.start()
     machine.create(
         "gpt-0",
-        machine.shell("trainer", noted("trainer")),
+        # The second sidecar counts as started before its first line has run; only after that has it set its trap.
+        machine.shell("trainer", f"until grep -q two {journal}; do sleep 0.02; done; {noted('trainer')}"),
         init=(
             machine.shell("first", f"{noted('first')}; sleep 0.2; {noted('first done')}"),
             machine.sidecar("one", f"trap '{noted('one ends')}; exit 0' TERM; {noted('one')}; {FOREVER}"),
