@@ -247,9 +247,14 @@ def test_a_full_disk_is_reported_and_repaired(
         training.checkpointer.save(2, wait=True)
     assert [files.generation.step for files in surroundings.catalog.generations()] == [1]
     assert service.service._metrics.failures._value.get() >= 1
+    # A trainer that is started again has that state from memory, and must not end before the storage has it.
+    training = Training()
+    assert training.checkpointer.restore() == 2
+    with pytest.raises(CheckpointError, match="step 2 is in shared memory but not committed"):
+        training.checkpointer.close()
     store.full = False
     training.checkpointer.save(3, wait=True)
-    assert verify_generation(surroundings.catalog, Generation(3, 1)) == []
+    assert verify_generation(surroundings.catalog, Generation(3, 2)) == []
 
 
 def test_a_busy_sidecar_skips_or_waits_and_a_dead_one_never_blocks(

@@ -4,7 +4,7 @@ from recovery_scene import Scene, assignment, created, deleted, told, written
 
 from sternpost_operator.recovery.observed import PodPhase
 from sternpost_operator.resources.attempt import AttemptAction
-from sternpost_operator.resources.progress import LauncherState
+from sternpost_operator.resources.progress import CheckpointReport, LauncherState
 from sternpost_operator.resources.training_job_status import Cause, Phase
 
 DONE = {"phase": PodPhase.SUCCEEDED, "ready": False, "trainer_exit_code": 0}
@@ -137,3 +137,14 @@ def test_the_attempt_is_complete_when_all_ranks_succeeded_and_the_job_when_the_p
     assert scene.status.restarts == 0, "what happens to a Pod after all have succeeded is no failure"
     scene.pod(1, **DONE).plan()
     assert scene.status.phase is Phase.SUCCEEDED
+
+
+def test_a_storage_that_refuses_is_a_condition_until_it_takes_again():
+    scene = Scene(workers=2, spares=0).with_pods(0, 1).running()
+    scene.progressed(checkpoint=CheckpointReport(problem="step 20 is not stored: no space left")).plan()
+    condition = scene.condition("CheckpointsFailing")
+    assert condition.status == "True"
+    assert "step 20 is not stored: no space left" in condition.message
+    assert scene.status.restarts == 0
+    scene.progressed(checkpoint=CheckpointReport(committed_step=20, committed_at=scene.now)).plan()
+    assert scene.condition("CheckpointsFailing").status == "False"
