@@ -46,12 +46,11 @@ def no_service_starts() -> Iterator[Mapping[str, str]]:
 
 def apt_get(*arguments: str, environment: Mapping[str, str]) -> None:
     """Run apt-get; raises `SystemExit` naming the command when it fails each time."""
+    command = ("apt-get", *arguments)
     for _ in range(ATTEMPTS):
         with tempfile.TemporaryFile("w+") as output:
-            print("+ apt-get", *arguments, file=sys.stderr, flush=True)
-            done = subprocess.run(
-                ["apt-get", *arguments], env=dict(environment), stdout=output, stderr=output, check=False
-            )
+            print("+", *command, file=sys.stderr, flush=True)
+            done = subprocess.run(command, env=dict(environment), stdout=output, stderr=output, check=False)
             if done.returncode == 0:
                 return
             output.seek(0)
