@@ -44,4 +44,9 @@ class RecordIncident:
     incident: Incident
 
 
-Action = CreatePod | DeletePod | WriteAttempt | RecordIncident
+@dataclass(frozen=True)
+class DeleteJob:
+    """Delete the job itself, whose time after its end has run out; that it is gone already is no error."""
+
+
+Action = CreatePod | DeletePod | WriteAttempt | RecordIncident | DeleteJob

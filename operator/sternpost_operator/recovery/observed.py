@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -44,6 +45,31 @@ class PodView:
     """Why it is pending or failed, in words: `Unschedulable: ...`, `OOMKilled`."""
     excluded_nodes: tuple[str, ...] = ()
     """Nodes that it was created to avoid: while it waits unscheduled, an exclusion that ended makes it obsolete."""
+    disruption: str = ""
+    """`REASON: MESSAGE` of the Pod's condition `DisruptionTarget=True`: somebody is about to end it."""
+
+
+@dataclass(frozen=True)
+class NodeCondition:
+    """A condition of a node, as in Kubernetes."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    since: datetime | None = None
+    """When it took this status."""
+
+
+@dataclass(frozen=True)
+class NodeTaint:
+    """A taint of a node, as in Kubernetes."""
+
+    key: str
+    effect: str
+    value: str = ""
+    since: datetime | None = None
+    """When it was added; only known of `NoExecute`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +81,11 @@ class NodeView:
     ready_since: datetime
     """Since when `ready` has had its value."""
     last_heartbeat: datetime | None = None
+    unschedulable: bool = False
+    """Cordoned, by whomever."""
+    conditions: tuple[NodeCondition, ...] = ()
+    """Only those that the operator's configuration calls evidence of bad hardware."""
+    taints: tuple[NodeTaint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,3 +111,7 @@ class Observed:
     """The newest answer so far, kept while worker 0 does not answer: only the last step is read from it."""
     acknowledged_incidents: frozenset[str] = field(default_factory=frozenset)
     """Ids that the memory service has taken."""
+    node_history: Mapping[str, int] = field(default_factory=dict)
+    """How often each node was excluded before, by whatever job, as the memory service tells; unknown of the others."""
+    drains: Mapping[str, str] = field(default_factory=dict)
+    """Why the drain of a node does not get on, by node."""

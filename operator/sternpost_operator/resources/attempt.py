@@ -68,6 +68,9 @@ class AttemptSpec(Model):
     complete: bool = False
     """All ranks have succeeded: the launchers exit. Until then a worker that is done waits, for should another fail,
     its Pod and its memory are needed once more."""
+    save_at_step: int | None = Field(None, ge=0)
+    """While it runs: all ranks save a checkpoint just after this step, because a node of theirs is about to go. Whoever
+    learns of it too late does not save; nothing is restarted because of it."""
     grace_seconds: float = 10
     issued_at: Time
 

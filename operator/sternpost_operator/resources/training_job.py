@@ -87,7 +87,10 @@ class RecoveryPolicy(Model):
     grace_seconds: Seconds = 10
     """Between SIGTERM and SIGKILL."""
     exclude_seconds: Seconds = 86_400
-    """How long a node that was named stays without workers of this job."""
+    """How long a node that was named stays without workers of this job. Twice as long each further time that it was
+    excluded before, by whatever job, as far as the memory service knows."""
+    max_exclude_seconds: Seconds = 2_592_000
+    """The longest that an exclusion gets, however often the node was excluded before."""
     force_delete_seconds: Seconds = 30
     """A Pod still terminating on a lost node after so long is deleted by force."""
 

@@ -46,6 +46,8 @@ class Cause(StrEnum):
     SLOW_NODE = "SlowNode"
     NODE_UNHEALTHY = "NodeUnhealthy"
     """Evidence other than slowness named the node: hardware, stalls, an outlier."""
+    NODE_LEAVING = "NodeLeaving"
+    """The node, or the Pod, is about to go and announced it: maintenance, preemption, a drain. No fault of the node."""
     WORKER_SILENT = "WorkerSilent"
     START_TIMEOUT = "StartTimeout"
     SPEC_CHANGED = "SpecChanged"
@@ -103,6 +105,10 @@ class Recovery(Model):
     """Every Pod must go first; false again once the last one is gone."""
     again_at: Time | None = None
     """When a failure of the very attempt that was to recover was noticed; not decided upon yet."""
+    save_at_step: int | None = None
+    """A node announced that it goes: the job saves a checkpoint after this step, and is moved then."""
+    save_by: Time | None = None
+    """When it is moved at the latest."""
 
 
 class Progress(Model):
@@ -159,6 +165,12 @@ class Stages(Model):
     decide: float | None = None
     terminate: float | None = None
     """Until the old ranks were gone."""
+    delete: float | None = None
+    """From the decision until the last Pod that had to go was gone; unset where none had to."""
+    create: float | None = None
+    """From the decision until every Pod that takes a place of theirs existed; unset where none had to go."""
+    ready: float | None = None
+    """From the decision until all workers were ready and the next attempt was told to run."""
     start: float | None = None
     """Until all new ranks ran."""
     restore: float | None = None
@@ -220,6 +232,8 @@ class Incident(Model):
     node: str | None = None
     cause: str | None = None
     """Set where an attempt was ended: a fact about the node, or the job, with its history."""
+    excluded: str | None = None
+    """Set where a node was excluded, with the reason in one word: a fact about the node, to be counted later."""
 
 
 class Goodput(Model):
