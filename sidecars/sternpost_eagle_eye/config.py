@@ -63,6 +63,10 @@ class Settings(Wire):
     metrics_ports: tuple[Port, ...] = Field(max_length=64)
     """Of the local ranks, in order."""
     policy: EagleEyePolicy = EagleEyePolicy()
+    kubernetes_host: str | None = None
+    kubernetes_port: Port | None = None
+    service_account_dir: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Where the Pod's account is mounted, as everywhere in Kubernetes."""
 
 
 _VARIABLES = {
@@ -79,6 +83,8 @@ _VARIABLES = {
     "listen_host": "STERNPOST_LISTEN_HOST",
     "port": "STERNPOST_PORT_EAGLE_EYE",
     "checkpoint_port": "STERNPOST_PORT_CHECKPOINT",
+    "kubernetes_host": "KUBERNETES_SERVICE_HOST",
+    "kubernetes_port": "KUBERNETES_SERVICE_PORT",
 }
 
 

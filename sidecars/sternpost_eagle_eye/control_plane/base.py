@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
-from sternpost_eagle_eye.attempt import Attempt
+from sternpost_eagle_eye.control_plane.attempt_document import AttemptDocument
 from sternpost_eagle_eye.report import Anomaly
-
-
-@dataclass(frozen=True)
-class AttemptDocument:
-    """An Attempt and the very bytes it was read from: the launcher gets all of it, newer fields included."""
-
-    attempt: Attempt
-    content: bytes
 
 
 class ControlPlane(Protocol):
@@ -31,4 +22,8 @@ class ControlPlane(Protocol):
 
     async def write_anomaly(self, anomaly: Anomaly) -> None:
         """Create the object, or update the one of that name, whose `firstSeen` stays."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what it holds; nothing is asked of it afterwards."""
         ...

@@ -10,11 +10,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import structlog
-from pydantic import ValidationError
 
-from sternpost_eagle_eye.attempt import MAX_ATTEMPT_BYTES, Attempt
+from sternpost_eagle_eye.attempt import MAX_ATTEMPT_BYTES
 from sternpost_eagle_eye.config import ConfigError
-from sternpost_eagle_eye.control_plane.base import AttemptDocument
+from sternpost_eagle_eye.control_plane.attempt_document import AttemptDocument, parse_attempt
 from sternpost_eagle_eye.files import Signature, read_bounded, signature, write_whole
 from sternpost_eagle_eye.report import Anomaly
 
@@ -75,22 +74,15 @@ class FolderControlPlane:
             manifest = manifest | {"spec": manifest["spec"] | {"firstSeen": first_seen}}
         write_whole(path, json.dumps(manifest, indent=1).encode())
 
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
     def _read(self) -> AttemptDocument | None:
         try:
             content = read_bounded(self._attempt_path, MAX_ATTEMPT_BYTES)
         except FileNotFoundError:
             return None
         return parse_attempt(content, self._job_uid)
-
-
-def parse_attempt(content: bytes, job_uid: str) -> AttemptDocument | None:
-    """None for the Attempt of an earlier job of the same name. Raises ValueError for what is no Attempt."""
-    try:
-        attempt = Attempt.model_validate_json(content)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise ValueError(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}") from error
-    return AttemptDocument(attempt, content) if attempt.spec.job_uid == job_uid else None
 
 
 def _first_seen(path: Path) -> str | None:

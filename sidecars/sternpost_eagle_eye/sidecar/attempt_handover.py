@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sternpost_eagle_eye.attempt import MAX_ATTEMPT_BYTES
-from sternpost_eagle_eye.control_plane.base import AttemptDocument
-from sternpost_eagle_eye.control_plane.folder import parse_attempt
+from sternpost_eagle_eye.control_plane.attempt_document import AttemptDocument, parse_attempt
 from sternpost_eagle_eye.files import read_bounded, write_whole
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import signal
 import time
@@ -17,8 +18,11 @@ from sternpost_eagle_eye.collect.launcher import LauncherFile
 from sternpost_eagle_eye.collect.machine import MachineCollector, ProcessCollector
 from sternpost_eagle_eye.collect.trainer import TrainerCollector
 from sternpost_eagle_eye.config import ConfigError, Settings
-from sternpost_eagle_eye.control_plane.base import AttemptDocument, ControlPlane
+from sternpost_eagle_eye.control_plane.attempt_document import AttemptDocument
+from sternpost_eagle_eye.control_plane.base import ControlPlane
 from sternpost_eagle_eye.control_plane.folder import FolderControlPlane, folder_of
+from sternpost_eagle_eye.control_plane.kubernetes import KubernetesControlPlane
+from sternpost_eagle_eye.control_plane.kubernetes_api import access_of
 from sternpost_eagle_eye.sidecar.attempt_handover import AttemptHandover
 from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
@@ -39,7 +43,13 @@ def control_plane_of(settings: Settings) -> ControlPlane:
     """By the scheme of `STERNPOST_CONTROL_PLANE`. Raises ConfigError for one that does not exist."""
     if settings.control_plane.startswith("file:"):
         return FolderControlPlane(folder_of(settings.control_plane), settings.job, settings.job_uid)
-    raise ConfigError(f"STERNPOST_CONTROL_PLANE={settings.control_plane!r}: expected file:///absolute/path")
+    if settings.control_plane == "kubernetes:":
+        return KubernetesControlPlane(
+            access_of(settings), namespace=settings.namespace, job=settings.job, job_uid=settings.job_uid
+        )
+    raise ConfigError(
+        f"STERNPOST_CONTROL_PLANE={settings.control_plane!r}: expected kubernetes: or file:///absolute/path"
+    )
 
 
 class Service:
@@ -195,9 +205,12 @@ class Service:
 
 async def run_sidecar(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises ConfigError."""
-    # No proxies from the environment: everything asked for is in the Pod or in the job.
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=False) as client:
-        service = Service(settings, control_plane_of(settings), client)
+    control_plane = control_plane_of(settings)
+    async with contextlib.AsyncExitStack() as held:
+        held.push_async_callback(control_plane.aclose)
+        # No proxies from the environment: everything asked for is in the Pod or in the job.
+        client = await held.enter_async_context(httpx.AsyncClient(trust_env=False, follow_redirects=False))
+        service = Service(settings, control_plane, client)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.stop)

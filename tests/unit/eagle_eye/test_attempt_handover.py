@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sternpost_eagle_eye.config import ConfigError
-from sternpost_eagle_eye.control_plane.folder import FolderControlPlane, folder_of, parse_attempt
+from sternpost_eagle_eye.control_plane.attempt_document import parse_attempt
+from sternpost_eagle_eye.control_plane.folder import FolderControlPlane, folder_of
 from sternpost_eagle_eye.report import Anomaly
 from sternpost_eagle_eye.sidecar.attempt_handover import AttemptHandover
 

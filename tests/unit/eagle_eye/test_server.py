@@ -10,7 +10,8 @@ import pytest
 
 from sternpost_eagle_eye.attempt import Attempt
 from sternpost_eagle_eye.config import Settings
-from sternpost_eagle_eye.control_plane.folder import FolderControlPlane, parse_attempt
+from sternpost_eagle_eye.control_plane.attempt_document import parse_attempt
+from sternpost_eagle_eye.control_plane.folder import FolderControlPlane
 from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 from sternpost_eagle_eye.sidecar.server import make_app
