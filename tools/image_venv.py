@@ -26,6 +26,8 @@ VENV = Path("/opt/sternpost")
 WHEELS = Path("/dist")
 TESTED = ("joblib", "numpy", "scipy", "sklearn")
 """Packages that ship their tests and never import them; in others a folder `tests` may be part of the program."""
+WITHOUT = ("rich",)
+"""Typer draws its help with it where it is installed, and does without where it is not."""
 UNREAD = frozenset({".pyi", ".pyx", ".pxd", ".pxi", ".tp", ".h", ".hpp", ".c", ".cpp", ".f90", ".a", ".lib"})
 
 
@@ -70,7 +72,7 @@ def add_requirements(extra: str) -> None:
     names = names_of_extra((ROOT / "pyproject.toml").read_text(encoding="utf-8"), extra)
     venv.create(VENV, symlinks=True, with_pip=False)
     listed = VENV / "requirements.txt"  # stays: it tells what the image holds
-    listed.write_text("".join(entry.text for entry in closure(entries, names)), encoding="utf-8")
+    listed.write_text("".join(entry.text for entry in closure(entries, names, WITHOUT)), encoding="utf-8")
     pip_install(VENV / "bin" / "python3", "--require-hashes", "--only-binary", ":all:", "--requirement", listed)
     prune(site_packages(VENV))
     byte_compile(site_packages(VENV))

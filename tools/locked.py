@@ -63,13 +63,17 @@ def names_of_extra(project: str, extra: str) -> list[str]:
     return [match.group() for requirement in extras[extra] if (match := _NAME.match(requirement))]
 
 
-def closure(entries: dict[str, Entry], names: Iterable[str]) -> list[Entry]:
-    """The named packages and all they need, sorted; raises `LockError` where the lock lacks one."""
+def closure(entries: dict[str, Entry], names: Iterable[str], without: Iterable[str] = ()) -> list[Entry]:
+    """The named packages and all they need, sorted, except `without` and what only those need.
+
+    Raises `LockError` where the lock lacks one.
+    """
     found: set[str] = set()
+    left_out = set(without)
     waiting = [normalized(name) for name in names]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in found or name in left_out:
             continue
         if name not in entries:
             raise LockError(f"requirements.lock has no {name}; run: make lock")
@@ -84,12 +88,12 @@ def main() -> None:
     parser.add_argument("--extra", action="append", default=[], help="an extra of pyproject.toml")
     parser.add_argument("--package", action="append", default=[], help="a package of the lock")
     options = parser.parse_args()
+    if not options.extra and not options.package:
+        parser.error("nothing asked for; give --extra or --package")
     try:
         entries = parse_lock((ROOT / "requirements.lock").read_text(encoding="utf-8"))
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         names = [*options.package, *(name for extra in options.extra for name in names_of_extra(project, extra))]
-        if not names:
-            raise LockError("nothing asked for; give --extra or --package")
         print("".join(entry.text for entry in closure(entries, names)), end="")
     except LockError as error:
         sys.exit(f"locked: {error}")
