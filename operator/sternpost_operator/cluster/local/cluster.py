@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from sternpost_operator.cluster.base import ConflictError
 from sternpost_operator.cluster.local.attempts import read_attempt, write_attempt
-from sternpost_operator.cluster.local.incidents import AcknowledgedIncidents, MemoryClient
+from sternpost_operator.cluster.local.incidents import AcknowledgedIncidents
 from sternpost_operator.cluster.local.job_token import job_token
 from sternpost_operator.cluster.local.manifest_fields import grace_of
 from sternpost_operator.cluster.local.node_record import NodeRecord
@@ -21,9 +21,10 @@ from sternpost_operator.cluster.local.pod_objects import PodBuilder, PodObjects,
 from sternpost_operator.cluster.local.ports import PortPool
 from sternpost_operator.cluster.local.progress import fetch_progress, worker_zero
 from sternpost_operator.cluster.local.views import belongs_to, node_view
+from sternpost_operator.cluster.memory_client import MemoryClient
 from sternpost_operator.manifests.images import Images
 from sternpost_operator.manifests.worker_pod import build_pod
-from sternpost_operator.recovery.actions import Action, CreatePod, DeletePod, RecordIncident, WriteAttempt
+from sternpost_operator.recovery.actions import Action, CreatePod, DeleteJob, DeletePod, RecordIncident, WriteAttempt
 from sternpost_operator.recovery.observed import AnomalyView, NodeView, Observed
 from sternpost_operator.resources.anomaly import Anomaly
 from sternpost_operator.resources.attempt import AttemptSpec
@@ -109,6 +110,8 @@ class LocalCluster:
                 write_attempt(self.store, self._ports, action.spec, namespace=job.metadata.namespace)
             case RecordIncident():
                 await self._record_incident(job, action)
+            case DeleteJob():
+                pass  # `sternpost run` ends with its job, and its report is made from what is left of it
 
     def delete_job(self, name: str) -> None:
         """Remove the job and what belongs to it, as Kubernetes' garbage collector does. Its Pods end within their grace."""
