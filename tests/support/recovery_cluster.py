@@ -8,8 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sternpost_operator.recovery.actions import Action, CreatePod, DeletePod, RecordIncident, WriteAttempt
-from sternpost_operator.recovery.observed import AnomalyView, NodeView, Observed, PodPhase, PodView
+from sternpost_operator.recovery.actions import Action, CreatePod, DeleteJob, DeletePod, RecordIncident, WriteAttempt
+from sternpost_operator.recovery.observed import (
+    AnomalyView,
+    NodeCondition,
+    NodeTaint,
+    NodeView,
+    Observed,
+    PodPhase,
+    PodView,
+)
 from sternpost_operator.recovery.plan import plan
 from sternpost_operator.resources.anomaly import AnomalyKind, AnomalySpec
 from sternpost_operator.resources.attempt import AttemptAction, AttemptSpec
@@ -46,6 +54,10 @@ class Node:
     since: float = 0
     up: bool = True
     """Whether it is reached; its processes may go on while it is not."""
+    ill_since: float | None = None
+    """Since when a condition says that its hardware is bad."""
+    leaves_since: float | None = None
+    leaves_at: float = 0
 
 
 @dataclass
@@ -68,6 +80,7 @@ class Pod:
     exit_code: int | None = None
     restarts: int = 0
     hung: bool = False
+    disrupted: bool = False
     mute: bool = False
     """Its sidecar sends and answers nothing any more."""
     stuck: bool = False
@@ -101,6 +114,11 @@ class FakeCluster:
         self.highest_number = 0
         self.uids = 0
         self.told: set[str] = set()
+        self.ever_ill: set[str] = set()
+        self.ever_leaving: set[str] = set()
+        self.ever_disrupted: set[str] = set()
+        self.saved: set[tuple[str, int]] = set()
+        self.deleted = False
 
     # Time and what it brings
 
@@ -115,6 +133,9 @@ class FakeCluster:
     def tick(self, seconds: float) -> None:
         """Let the world go on."""
         self.clock += seconds
+        for node in self.nodes.values():
+            if node.leaves_since is not None and self.clock >= node.leaves_at:
+                self.lose_node(node.name, kill=True)
         for pod in list(self.pods.values()):
             self._schedule(pod)
             self._run_pod(pod)
@@ -157,6 +178,8 @@ class FakeCluster:
     def _follow_attempt(self, pod: Pod) -> None:
         newest = self.attempt
         if newest is not None and (pod.seen is None or newest.number >= pod.seen.number):
+            same = pod.seen is not None and pod.seen.id == newest.id
+            assert not same or newest.issued_at >= pod.seen.issued_at, "a later version was issued earlier"
             if pod.seen is None or newest.number > pod.seen.number:
                 pod.state, pod.hung, pod.failed_at, pod.started_at = LauncherState.WAITING, False, None, None
             pod.seen = newest
@@ -199,7 +222,10 @@ class FakeCluster:
         self.steps[identity] += 1
         step = self.steps[identity]
         self.first_steps.setdefault(identity, (step, self.clock))
-        if step % 3 == 0 and self.attempt is not None and self.attempt.id == identity:
+        asked = {pod.seen.save_at_step for pod in alive if pod.seen is not None}
+        if asked == {step}:
+            self.saved.add((identity, step))
+        if (step % 3 == 0 or asked == {step}) and self.attempt is not None and self.attempt.id == identity:
             self.committed = max(self.committed, min(step, TOTAL_STEPS))
         if step >= TOTAL_STEPS:
             for pod in alive:
@@ -264,8 +290,30 @@ class FakeCluster:
             if kill and pod.node == name and pod.phase is PodPhase.RUNNING:
                 pod.phase = PodPhase.FAILED
 
+    def announce(self, name: str, *, seconds: float) -> None:
+        """The node says that it goes, and does after so long."""
+        node = self.nodes[name]
+        if node.up and node.leaves_since is None:
+            node.leaves_since, node.leaves_at = self.clock, self.clock + seconds
+            self.ever_leaving.add(name)
+
+    def disrupt(self, pod: Pod, *, delete: bool) -> None:
+        """Somebody evicts the Pod."""
+        if pod.node is not None:
+            self.ever_disrupted.add(pod.node)
+            pod.disrupted = True
+            if delete and pod.deleted is None:
+                pod.deleted = self.clock
+
+    def fall_ill(self, name: str) -> None:
+        node = self.nodes[name]
+        if node.ill_since is None:
+            node.ill_since = self.clock
+            self.ever_ill.add(name)
+
     def return_node(self, name: str) -> None:
         node = self.nodes[name]
+        node.ill_since = node.leaves_since = None
         if not node.up:
             node.up, node.since = True, self.clock
 
@@ -316,6 +364,9 @@ class FakeCluster:
                         del self.pods[action.name]
             case WriteAttempt():
                 self._write_attempt(action.spec)
+            case DeleteJob():
+                assert not self.job.status.unsent_incidents, "a job was deleted with something left to tell"
+                self.deleted = True
             case RecordIncident():
                 self.told.add(action.incident.id)
                 if self.memory_up:
@@ -357,11 +408,20 @@ class FakeCluster:
             trainer_restarts=pod.restarts,
             reason="" if pod.node else "Unschedulable: no node fits",
             excluded_nodes=pod.avoids,
+            disruption="EvictionByEvictionAPI: evicted" if pod.disrupted else "",
         )
 
     def _node_view(self, node: Node) -> NodeView:
         ready = node.up or self.clock - node.since < UNREADY_AFTER
-        return NodeView(node.name, ready, self.at(node.since), self.at(node.since if not node.up else self.clock))
+        ill, leaves = node.ill_since, node.leaves_since
+        return NodeView(
+            node.name,
+            ready,
+            self.at(node.since),
+            self.at(node.since if not node.up else self.clock),
+            conditions=() if ill is None else (NodeCondition("Bad", "True", since=self.at(ill)),),
+            taints=() if leaves is None else (NodeTaint("karpenter.sh/disrupted", "NoSchedule"),),
+        )
 
     def _progress(self) -> ProgressReport | None:
         current = self.attempt
@@ -379,6 +439,7 @@ class FakeCluster:
             attempt_number=pod.seen.number,
             at=self.now,
             step=step,
+            steps_per_second=1.0 if first else None,
             loss=float("nan") if step == 1 else 1.0,
             first_step=first[0] if first else None,
             first_step_at=self.at(first[1]) if first else None,
@@ -416,8 +477,21 @@ class FakeCluster:
             assert before <= after, f"budget {rung} was refilled"
             assert after == before or after <= getattr(self.job.spec.recovery.budgets, rung), f"{rung} exceeded"
         for record in new.attempts[len(old.attempts) :]:
-            if record.cause in (Cause.HANG, Cause.SLOW_NODE, Cause.NODE_UNHEALTHY):
-                assert any(spec.attempt == record.id for spec in self.anomalies.values()), "a finding of an old attempt"
+            found = any(spec.attempt == record.id for spec in self.anomalies.values())
+            if record.cause in (Cause.HANG, Cause.SLOW_NODE):
+                assert found, "a finding of an old attempt"
+            if record.cause is Cause.NODE_UNHEALTHY:
+                assert found or record.node in self.ever_ill, "a node was blamed without evidence"
+            if record.cause is Cause.NODE_LEAVING:
+                assert record.node in self.ever_leaving | self.ever_disrupted, "a node was left that never said it goes"
+            if "was saved" in record.message:
+                assert any(identity == record.id for identity, _ in self.saved), "nothing was saved"
+        for entry in new.excluded_nodes:
+            assert "taint" not in entry.reason, "to leave is no offence"
+        stages = {record.number: record.stages.to_wire() for record in new.attempts}
+        for record in old.attempts:
+            before = record.stages.to_wire()
+            assert record.number not in stages or before.items() <= stages[record.number].items(), "a stage changed"
         assert new.restarts >= old.restarts
         assert sum((new.budgets.ranks, new.budgets.pods, new.budgets.jobs)) <= new.restarts
         if old.phase.terminal:
@@ -469,6 +543,8 @@ def settle(cluster: FakeCluster, operator: FakeOperator, *, seconds: float = 300
     """End all faults, and let time pass until the job has ended."""
     for name in cluster.nodes:
         cluster.return_node(name)
+    for pod in cluster.pods.values():
+        pod.disrupted = False
     cluster.memory_up = True
     if cluster.job.spec.suspend:
         cluster.change_spec(suspend=False)

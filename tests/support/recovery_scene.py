@@ -7,7 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from sternpost_operator.recovery.actions import CreatePod, DeletePod, RecordIncident, WriteAttempt
-from sternpost_operator.recovery.observed import AnomalyView, NodeView, Observed, PodPhase, PodView
+from sternpost_operator.recovery.observed import (
+    AnomalyView,
+    NodeCondition,
+    NodeTaint,
+    NodeView,
+    Observed,
+    PodPhase,
+    PodView,
+)
 from sternpost_operator.recovery.plan import Plan, plan
 from sternpost_operator.resources.anomaly import AnomalyKind, AnomalySpec
 from sternpost_operator.resources.attempt import AttemptAction, AttemptSpec
@@ -57,6 +65,8 @@ class Scene:
         self.last_progress: ProgressReport | None = None
         self.anomalies: list[AnomalyView] = []
         self.acknowledged: set[str] = set()
+        self.node_history: dict[str, int] = {}
+        self.drains: dict[str, str] = {}
         self.plans: list[Plan] = []
 
     # The world
@@ -98,6 +108,29 @@ class Scene:
         name = f"node-{number}"
         self.nodes[name] = NodeView(name, ready=True, ready_since=self.now, last_heartbeat=self.now)
         return self
+
+    def node(self, number: int, **fields: Any) -> Self:
+        """Change a node, which is made if it is not there."""
+        name = f"node-{number}"
+        known = self.nodes.get(name) or NodeView(name, ready=True, ready_since=START, last_heartbeat=self.now)
+        self.nodes[name] = replace(known, **fields)
+        return self
+
+    def tainted(self, number: int, key: str, effect: str = "NoExecute", *, ago: float = 0) -> Self:
+        """The node has one taint, this one."""
+        taint = NodeTaint(key, effect, since=self.now - timedelta(seconds=ago))
+        return self.node(number, taints=(taint,))
+
+    def ill(self, number: int, *, ago: float = 0) -> Self:
+        """The node's own conditions say that its hardware is bad."""
+        since = self.now - timedelta(seconds=ago)
+        condition = NodeCondition("GpuUnhealthy", "True", "Xid79", "the GPU has fallen off the bus", since)
+        return self.node(number, conditions=(condition,))
+
+    def tolerating(self, **toleration: Any) -> Self:
+        """The template tolerates something."""
+        template = {"spec": {**TEMPLATE["spec"], "tolerations": [toleration]}}
+        return self.spec(template=template)
 
     def without_node(self, number: int) -> Self:
         del self.nodes[f"node-{number}"]
@@ -231,6 +264,8 @@ class Scene:
             progress=self.progress,
             last_progress=self.last_progress,
             acknowledged_incidents=frozenset(self.acknowledged),
+            node_history=self.node_history,
+            drains=self.drains,
         )
         return plan(self.job, observed, self.now)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from sternpost_operator.recovery import incidents, tracking
+from sternpost_operator.recovery import hardware, incidents, tracking
+from sternpost_operator.recovery.exclusion import excluded
 from sternpost_operator.recovery.gang import is_assignable
 from sternpost_operator.recovery.observed import PodPhase, PodView
 from sternpost_operator.recovery.view import View
 from sternpost_operator.resources.training_job_status import Condition, Phase, TrainingJobStatus
 
 MAX_MESSAGE = 4096
+MAX_NAMED = 20
 _UNSCHEDULABLE = "Unschedulable"
 
 
@@ -40,6 +42,8 @@ def update(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     status = _spares(view, status)
     status = _progress(view, status)
     status = _checkpoints(view, status)
+    status = _hardware(view, status)
+    status = _drains(view, status)
     suspended = status.phase is Phase.SUSPENDED
     if suspended or has(status, "Suspended"):
         message = "Set spec.suspend to false to resume." if suspended else ""
@@ -73,6 +77,10 @@ def _schedulable(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     spec = view.job.spec
     need = f"{spec.min_workers} workers" if spec.min_workers != 1 else "1 worker"
     message = f"The job needs {need} and Pod {unscheduled[0].name} finds no node ({unscheduled[0].reason})."
+    others = sorted({*view.bad_nodes, *view.leaving_nodes})
+    if others:
+        shown = ", ".join(others[:MAX_NAMED]) + (f" and {len(others) - MAX_NAMED} more" if others[MAX_NAMED:] else "")
+        message += f" Nodes with bad hardware, or about to go: {shown}."
     if status.excluded_nodes:
         nodes = ", ".join(f"{each.node} (until {each.until:%Y-%m-%d %H:%M:%S} UTC)" for each in status.excluded_nodes)
         message += (
@@ -129,6 +137,31 @@ def _checkpoints(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
         return put(status, view.now, "CheckpointsFailing", True, "StorageRefused", message=message)
     if has(status, "CheckpointsFailing"):
         return put(status, view.now, "CheckpointsFailing", False, "Stored")
+    return status
+
+
+def _hardware(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Say where node conditions are not believed."""
+    if hardware.is_implausible(view.observed.nodes):
+        bad = sum(bool(node.conditions) for node in view.observed.nodes)
+        message = (
+            f"{bad} of {len(view.observed.nodes)} nodes have a condition that counts as evidence of bad hardware. As that is "
+            "most of them, none is left because of it; see to what sets the condition, or to the operator's list of conditions."
+        )
+        return put(status, view.now, "HardwareEvidenceIgnored", True, "MostNodesAffected", message=message)
+    if has(status, "HardwareEvidenceIgnored"):
+        return put(status, view.now, "HardwareEvidenceIgnored", False, "Believed")
+    return status
+
+
+def _drains(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Say where other Pods cannot be moved off a node that this job excludes."""
+    blocked = {node: why for node in excluded(status) if (why := view.observed.drains.get(node))}
+    if blocked:
+        message = " ".join(f"Node {node}: {why}." for node, why in sorted(blocked.items()))
+        return put(status, view.now, "NodeDrained", False, "DrainBlocked", message=message)
+    if has(status, "NodeDrained"):
+        return put(status, view.now, "NodeDrained", True, "NothingBlocked")
     return status
 
 

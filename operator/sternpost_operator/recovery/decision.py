@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from sternpost_operator.recovery import attempts, exclusion, finish, incidents, ladder, signals, tracking
+from sternpost_operator.recovery import attempts, exclusion, finish, incidents, ladder, saving, signals, tracking
 from sternpost_operator.recovery.failure_signal import Signal
 from sternpost_operator.recovery.view import View
 from sternpost_operator.resources.training_job_status import Phase, Recovery, TrainingJobStatus
@@ -20,9 +21,12 @@ def decide(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     ripe = [each for each in found.signals if each.decisive or view.passed(noticed_at, each.patience_seconds)]
     is_decisive = any(each.decisive for each in found.signals)
     if not ripe or (found.awaits and not is_decisive):
-        return status if detected_at is not None else _notice(status, found.signals[0], view.now)
+        status = status if detected_at is not None else _notice(status, found.signals[0], view.now)
+        return _with_save(view, status, found.signals)
     settle = view.policy.settle_seconds
-    believed = [each for each in found.signals if each in ripe or each.patience_seconds <= settle]
+    believed = [
+        each for each in found.signals if each in ripe or each.patience_seconds <= settle or each.leaving is not None
+    ]
     return _carry_out(view, status, ladder.judge(view, status, believed), noticed_at)
 
 
@@ -42,11 +46,20 @@ def _notice(status: TrainingJobStatus, first: Signal, now: datetime) -> Training
     return status.model_copy(update={"recovery": recovery})
 
 
+def _with_save(view: View, status: TrainingJobStatus, found: Iterable[Signal]) -> TrainingJobStatus:
+    """Make use of the time until somebody goes: all ranks save a checkpoint at a step to come."""
+    for leaving in (each.leaving for each in found):
+        if leaving is not None:
+            return saving.arrange(view, status, leaving)
+    return status
+
+
 def _forget(status: TrainingJobStatus) -> TrainingJobStatus:
     """A sign that has gone away was none."""
     recovery = status.recovery
     if recovery is not None and recovery.decided_at is not None:
-        return status.model_copy(update={"recovery": recovery.model_copy(update={"again_at": None})})
+        cleared = {"again_at": None, "save_at_step": None, "save_by": None}
+        return status.model_copy(update={"recovery": recovery.model_copy(update=cleared)})
     return status.model_copy(update={"recovery": None})
 
 
@@ -68,7 +81,7 @@ def _carry_out(
         healthy_at=signal.healthy_at,
     )
     status = exclusion.exclude(status, verdict.exclude, view)
-    status = exclusion.suspect(status, verdict.suspect, view.now)
+    status = exclusion.suspect(view, status, verdict.suspect)
     status = incidents.decided(view, status, status.attempts[-1], verdict.exclude, verdict.suspect)
     if verdict.rung is None:
         return finish.fail(view, status, verdict)

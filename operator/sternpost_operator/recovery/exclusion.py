@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from sternpost_operator.recovery.circuit import breaks_circuit
 from sternpost_operator.recovery.view import View
 from sternpost_operator.resources.training_job_status import (
     MAX_NODES,
@@ -12,6 +13,8 @@ from sternpost_operator.resources.training_job_status import (
     SuspectedNode,
     TrainingJobStatus,
 )
+
+_MAX_DOUBLINGS = 32
 
 
 def excluded(status: TrainingJobStatus) -> tuple[str, ...]:
@@ -29,10 +32,23 @@ def is_suspected(status: TrainingJobStatus, node: str) -> bool:
     return any(each.node == node for each in status.suspected_nodes)
 
 
-def expire(status: TrainingJobStatus, now: datetime, exclude_seconds: float) -> TrainingJobStatus:
+def seconds(view: View, status: TrainingJobStatus, node: str) -> float:
+    """How long an exclusion of the node lasts: twice as long each further time, but never beyond `maxExcludeSeconds`."""
+    policy = view.policy
+    longest = max(policy.exclude_seconds, policy.max_exclude_seconds)
+    return float(min(policy.exclude_seconds * 2 ** min(earlier(view, status, node), _MAX_DOUBLINGS), longest))
+
+
+def earlier(view: View, status: TrainingJobStatus, node: str) -> int:
+    """How often the node was excluded before, as far as is known: by this job, or as the memory service tells."""
+    standing = next((each.count for each in status.excluded_nodes if each.node == node), 0)
+    return max(standing, view.observed.node_history.get(node, 0))
+
+
+def expire(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     """Forget exclusions that have run out, and suspicions as old as an exclusion may get."""
-    kept = [each for each in status.excluded_nodes if each.until > now]
-    suspected = [each for each in status.suspected_nodes if each.last_at + timedelta(seconds=exclude_seconds) > now]
+    kept = [each for each in status.excluded_nodes if each.until > view.now]
+    suspected = [each for each in status.suspected_nodes if _suspected_until(view, each) > view.now]
     if len(kept) == len(status.excluded_nodes) and len(suspected) == len(status.suspected_nodes):
         return status
     return status.model_copy(update={"excluded_nodes": kept, "suspected_nodes": suspected})
@@ -42,9 +58,15 @@ def exclude(status: TrainingJobStatus, reasons: Mapping[str, str], view: View) -
     """Exclude each node of `reasons` from now on; the ones that end first make room if there are too many."""
     if not reasons:
         return status
-    until = view.now + timedelta(seconds=view.policy.exclude_seconds)
     new = [
-        ExcludedNode(node=node, since=view.now, until=until, reason=reason, attempt=status.attempt.number)
+        ExcludedNode(
+            node=node,
+            since=view.now,
+            until=view.now + timedelta(seconds=seconds(view, status, node)),
+            reason=reason,
+            attempt=status.attempt.number,
+            count=earlier(view, status, node) + 1,
+        )
         for node, reason in sorted(reasons.items())
     ]
     others = sorted((each for each in status.excluded_nodes if each.node not in reasons), key=lambda each: each.until)
@@ -56,8 +78,8 @@ def exclude(status: TrainingJobStatus, reasons: Mapping[str, str], view: View) -
     )
 
 
-def suspect(status: TrainingJobStatus, reasons: Mapping[str, str], now: datetime) -> TrainingJobStatus:
-    """Remember that each node of `reasons` was blamed."""
+def suspect(view: View, status: TrainingJobStatus, reasons: Mapping[str, str]) -> TrainingJobStatus:
+    """Remember that each node of `reasons` was blamed, for as long as it would have been excluded."""
     if not reasons:
         return status
     counts = {each.node: each.count for each in status.suspected_nodes}
@@ -65,18 +87,16 @@ def suspect(status: TrainingJobStatus, reasons: Mapping[str, str], now: datetime
         (each for each in status.suspected_nodes if each.node not in reasons), key=lambda each: each.last_at
     )
     new = [
-        SuspectedNode(node=node, count=counts.get(node, 0) + 1, last_at=now, reason=reason)
+        SuspectedNode(
+            node=node,
+            count=counts.get(node, 0) + 1,
+            last_at=view.now,
+            until=view.now + timedelta(seconds=seconds(view, status, node)),
+            reason=reason,
+        )
         for node, reason in sorted(reasons.items())
     ]
     return status.model_copy(update={"suspected_nodes": [*others, *new][-MAX_NODES:]})
-
-
-def breaks_circuit(blamed: Collection[str], nodes: Collection[str]) -> bool:
-    """Whether so many nodes are blamed at once that the job, or the network, is at fault and not they.
-
-    One node alone is always believed, also if it is the only one.
-    """
-    return len(set(blamed)) > 1 and 2 * len(set(blamed)) > len(set(nodes))
 
 
 def lost_while_held(view: View, status: TrainingJobStatus) -> dict[str, str]:
@@ -93,3 +113,8 @@ def lost_while_held(view: View, status: TrainingJobStatus) -> dict[str, str]:
         and pod.deleting_since is None
     }
     return {} if breaks_circuit(found, [worker.node for worker in workers]) else found
+
+
+def _suspected_until(view: View, suspected: SuspectedNode) -> datetime:
+    # Who was suspected by an earlier release has no end of its own.
+    return suspected.until or suspected.last_at + timedelta(seconds=view.policy.exclude_seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from sternpost_operator.recovery.leaving import Leaving
 from sternpost_operator.resources.attempt import AttemptWorker
 from sternpost_operator.resources.training_job_status import Cause
 
@@ -21,12 +22,16 @@ class Signal:
     """The worker to blame, or None where nothing names one."""
     blames_node: bool = False
     """Whether the evidence is against the node and not only against what runs on it."""
+    proven: bool = False
+    """Whether the node itself says so, and not somebody of it: then it is believed also where most nodes are blamed."""
     replace: bool = False
     """Whether the Pod cannot be used again."""
     decisive: bool = False
     """Whether no other evidence is waited for."""
     patience_seconds: float = 0
     """How long to wait for other evidence, from the first sign on."""
+    leaving: Leaving | None = None
+    """The announcement that it rests on: certain, but with time for a checkpoint as long as the sign is not decisive."""
     exit_code: int | None = None
     healthy_at: datetime | None = None
     """The last sign of health before."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from sternpost_operator.recovery import conditions, incidents, pods, tracking
-from sternpost_operator.recovery.actions import Action, WriteAttempt
+from sternpost_operator.recovery.actions import Action, DeleteJob, WriteAttempt
 from sternpost_operator.recovery.ladder import Verdict
 from sternpost_operator.recovery.observed import PodPhase, PodView
 from sternpost_operator.recovery.view import View, exited_well
 from sternpost_operator.resources.attempt import AttemptSpec
 from sternpost_operator.resources.progress import LauncherState
+from sternpost_operator.resources.training_job import TrainingJob
 from sternpost_operator.resources.training_job_status import Phase, TrainingJobStatus
 
 FLUSH_SECONDS = 60.0
 """Beyond the grace period, for the Pods of a complete attempt to end: time to commit the newest checkpoint."""
+
+UNSENT_SECONDS = 86_400.0
+"""For how long a job whose time is over is kept because a memory service that is away has not taken its incidents."""
 
 
 def all_ranks_succeeded(view: View, status: TrainingJobStatus, run: AttemptSpec) -> bool:
@@ -93,6 +99,24 @@ def clean_up(view: View, status: TrainingJobStatus) -> tuple[Action, ...]:
     if status.phase is Phase.FAILED:
         return pods.delete_all(view)
     return pods.delete_where(view, lambda pod: not _holds_logs(view, status, pod))
+
+
+def delete_at(job: TrainingJob, status: TrainingJobStatus) -> datetime | None:
+    """When the time that a finished job stays after its end runs out; None: it stays."""
+    seconds = job.spec.ttl_seconds_after_finished
+    if seconds is None or status.finished_at is None or not status.phase.terminal:
+        return None
+    return status.finished_at + timedelta(seconds=seconds)
+
+
+def expire(view: View, status: TrainingJobStatus) -> tuple[Action, ...]:
+    """Delete the job when its time is over, and the memory service has taken what happened to it, or long has not."""
+    at = delete_at(view.job, status)
+    if at is None or view.now < at:
+        return ()
+    if status.unsent_incidents and not view.passed(at, UNSENT_SECONDS):
+        return ()
+    return (DeleteJob(),)
 
 
 def _holds_logs(view: View, status: TrainingJobStatus, pod: PodView) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sternpost_operator.recovery import elastic
-from sternpost_operator.recovery.exclusion import is_excluded
+from sternpost_operator.recovery.avoidance import is_avoided
 from sternpost_operator.recovery.observed import PodPhase, PodView
 from sternpost_operator.recovery.view import View, exited_well
 from sternpost_operator.resources.attempt import AttemptMember, AttemptWorker
@@ -39,7 +39,7 @@ def must_go(view: View, status: TrainingJobStatus, pod: PodView) -> bool:
         return True
     if pod.phase is PodPhase.FAILED or exited_well(pod):
         return True
-    return pod.node is not None and (is_excluded(status, pod.node) or view.node_lost(pod.node))
+    return is_avoided(view, status, pod) or (pod.node is not None and view.node_lost(pod.node))
 
 
 def is_assignable(view: View, status: TrainingJobStatus, pod: PodView) -> bool:

@@ -80,15 +80,22 @@ def decided(
     text = " ".join(sentence for sentence in sentences if sentence)
     status = add(status, _incident(view, record.id or "0", str(record.cause), text, record.node, cause=record.cause))
     for node, reason in sorted(excluded.items()):
-        status = exclusion(view, status, record.id or "0", node, reason)
+        status = exclusion(view, status, record.id or "0", node, reason, cause=record.cause)
     return status
 
 
-def exclusion(view: View, status: TrainingJobStatus, attempt: str, node: str, reason: str) -> TrainingJobStatus:
-    """A node was excluded."""
-    seconds = view.policy.exclude_seconds
-    text = f"{_job(view)} left node {node} and stays away from it for {seconds:g} s: {reason}."
-    return add(status, _incident(view, attempt, f"Excluded-{node}", text, node))
+def exclusion(
+    view: View, status: TrainingJobStatus, attempt: str, node: str, reason: str, *, cause: Cause
+) -> TrainingJobStatus:
+    """A node was excluded; the status says so already, and for how long."""
+    entry = next((each for each in status.excluded_nodes if each.node == node), None)
+    if entry is None:
+        return status
+    seconds = (entry.until - entry.since).total_seconds()
+    times = f" It has been excluded {entry.count} times by now." if entry.count > 1 else ""
+    text = f"{_job(view)} left node {node} and stays away from it for {seconds:g} s: {reason}.{times}"
+    incident = _incident(view, attempt, f"Excluded-{node}", text, node)
+    return add(status, incident.model_copy(update={"excluded": str(cause)}))
 
 
 def recovered(view: View, status: TrainingJobStatus, record: AttemptRecord) -> TrainingJobStatus:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sternpost_operator.recovery.exclusion import breaks_circuit, is_suspected
+from sternpost_operator.recovery.circuit import breaks_circuit
+from sternpost_operator.recovery.exclusion import is_suspected
 from sternpost_operator.recovery.failure_signal import Signal
 from sternpost_operator.recovery.view import View
 from sternpost_operator.resources.training_job import RecoveryBudgets, RuleAction
@@ -19,14 +20,18 @@ REPEATS = 3
 _WEIGHT = {
     Cause.NODE_LOST: 0,
     Cause.NODE_UNHEALTHY: 1,
-    Cause.SLOW_NODE: 2,
-    Cause.HANG: 3,
-    Cause.POD_LOST: 4,
-    Cause.WORKER_SILENT: 5,
-    Cause.RANK_FAILED: 6,
-    Cause.START_TIMEOUT: 7,
+    Cause.NODE_LEAVING: 2,
+    Cause.SLOW_NODE: 3,
+    Cause.HANG: 4,
+    Cause.POD_LOST: 5,
+    Cause.WORKER_SILENT: 6,
+    Cause.RANK_FAILED: 7,
+    Cause.START_TIMEOUT: 8,
 }
 """What explains the rest comes first: when a node is lost, the ranks elsewhere fail in consequence."""
+
+_GONE = (Cause.NODE_LOST, Cause.NODE_LEAVING, Cause.POD_LOST)
+"""Facts about Pods, whoever is to blame for them."""
 
 _RUNG_OF_RULE: Mapping[RuleAction | None, Rung] = {
     RuleAction.RESTART_RANKS: Rung.RANKS,
@@ -80,11 +85,12 @@ def judge(view: View, status: TrainingJobStatus, signals: Sequence[Signal]) -> V
         blamed = {**again, **blamed}
     replaced = {each.uid for each in signals if each.replace and each.uid}
     rung = _natural(view, status, cause, rule)
-    if breaks_circuit({*blamed, *suspects}, nodes):
+    proven = {each.node: blamed[each.node] for each in signals if each.proven and each.node in blamed}
+    if breaks_circuit({*blamed, *suspects} - set(proven), nodes):
         lost = any(each.cause is Cause.NODE_LOST for each in signals)
         message = f"{message}; as most nodes of the job are blamed at once, none of them is"
-        message, blamed, suspects, rung = message[:MAX_MESSAGE], {}, {}, Rung.JOB if lost else Rung.RANKS
-        replaced = {each.uid for each in signals if each.cause in (Cause.NODE_LOST, Cause.POD_LOST) and each.uid}
+        message, blamed, suspects, rung = message[:MAX_MESSAGE], proven, {}, Rung.JOB if lost else Rung.RANKS
+        replaced = {each.uid for each in signals if (each.proven or each.cause in _GONE) and each.uid}
     if rung is not Rung.RANKS and cause.uid and not replaced:
         replaced = {cause.uid}
     if rung is Rung.RANKS and (replaced or blamed):

@@ -18,6 +18,8 @@ from sternpost_operator.recovery import (
     headcount,
     incidents,
     pods,
+    saving,
+    stages,
     suspend,
     tracking,
 )
@@ -48,10 +50,11 @@ def plan(job: TrainingJob, observed: Observed, now: datetime) -> Plan:
         return Plan(status, (*pods.delete_all(view), *incidents.to_send(status)))
     if not status.phase.terminal:
         status = _with_beginning(view, status)
-        status = exclusion.expire(status, now, view.policy.exclude_seconds)
+        status = exclusion.expire(view, status)
         status = tracking.follow(view, status)
     status, actions = _advance(view, status)
     if not status.phase.terminal:
+        status = stages.fill_pods(view, status)
         status = _with_phase(status)
         status = headcount.count(view, status)
         status = conditions.update(view, status)
@@ -66,7 +69,7 @@ def plan(job: TrainingJob, observed: Observed, now: datetime) -> Plan:
 def _advance(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, tuple[Action, ...]]:
     """The step that the job's state asks for."""
     if status.phase.terminal:
-        return status, finish.clean_up(view, status)
+        return status, (*finish.clean_up(view, status), *finish.expire(view, status))
     run = view.run(status)
     if run is not None and finish.has_succeeded(view, status, run):
         status = finish.succeed(view, status)
@@ -78,12 +81,13 @@ def _advance(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, 
     if suspend.applies(view, status):
         return suspend.step(view, status)
     status = decision.decide(view, status)
+    run = view.run(status)
     if status.phase.terminal:
         return status, finish.clean_up(view, status)
     status = _with_lost_nodes(view, status)
     status = _with_all_replaced(view, status)
     issued = attempts.issue_run(view, status)
-    writes: tuple[Action, ...] = (issued.write,) if issued.write else ()
+    writes: tuple[Action, ...] = (issued.write,) if issued.write else saving.write(view, issued.status, run)
     return issued.status, (*writes, *pods.reconcile(view, issued.status, issued.assigned))
 
 
@@ -99,7 +103,7 @@ def _with_lost_nodes(view: View, status: TrainingJobStatus) -> TrainingJobStatus
     lost = exclusion.lost_while_held(view, status)
     status = exclusion.exclude(status, lost, view)
     for node, reason in sorted(lost.items()):
-        status = incidents.exclusion(view, status, status.attempt.id, node, reason)
+        status = incidents.exclusion(view, status, status.attempt.id, node, reason, cause=Cause.NODE_LOST)
     return status
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sternpost_operator.recovery.actions import Action, CreatePod, DeletePod
-from sternpost_operator.recovery.exclusion import excluded
+from sternpost_operator.recovery.avoidance import avoided
 from sternpost_operator.recovery.gang import must_go, protected
 from sternpost_operator.recovery.observed import PodPhase, PodView
 from sternpost_operator.recovery.view import View
@@ -33,7 +33,7 @@ def reconcile(view: View, status: TrainingJobStatus, assigned: Iterable[AttemptW
         return tuple(each for each in deletions if each is not None)
     slots = {pod.slot for pod in view.observed.pods}
     missing = [slot for slot in range(wanted) if slot not in slots][: max(0, wanted - len(staying))]
-    nodes = excluded(status)
+    nodes = avoided(view, status)
     return (
         *(each for each in deletions if each is not None),
         *(CreatePod(slot=slot, excluded_nodes=nodes) for slot in missing),
@@ -61,7 +61,7 @@ def delete(view: View, pod: PodView) -> DeletePod | None:
     elif (
         pod.node is not None
         and view.node_lost(pod.node)
-        and view.passed(pod.deleting_since, view.policy.force_delete_seconds)
+        and (view.node_out_of_service(pod.node) or view.passed(pod.deleting_since, view.policy.force_delete_seconds))
     ):
         return DeletePod(pod.name, pod.uid, grace_seconds=0, force=True)
     return None if pod.deleting_since is not None else DeletePod(pod.name, pod.uid, grace_seconds=grace)
@@ -70,7 +70,7 @@ def delete(view: View, pod: PodView) -> DeletePod | None:
 def _leaves(view: View, status: TrainingJobStatus, pod: PodView) -> bool:
     if pod.deleting_since is not None:
         return False
-    if _is_obsolete(status, pod):
+    if _is_obsolete(view, status, pod):
         return True
     if not must_go(view, status, pod):
         return False
@@ -81,9 +81,13 @@ def _leaves(view: View, status: TrainingJobStatus, pod: PodView) -> bool:
     )
 
 
-def _is_obsolete(status: TrainingJobStatus, pod: PodView) -> bool:
+def _is_obsolete(view: View, status: TrainingJobStatus, pod: PodView) -> bool:
     """Whether the Pod still avoids a node, unscheduled, that it need not avoid any more."""
-    return pod.phase is PodPhase.PENDING and pod.node is None and bool(set(pod.excluded_nodes) - set(excluded(status)))
+    return (
+        pod.phase is PodPhase.PENDING
+        and pod.node is None
+        and bool(set(pod.excluded_nodes) - set(avoided(view, status)))
+    )
 
 
 def _deleting(view: View) -> list[PodView]:

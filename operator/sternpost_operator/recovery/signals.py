@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sternpost_operator.recovery import node_signals
 from sternpost_operator.recovery.anomalies import anomaly_signals
 from sternpost_operator.recovery.failure_signal import Signal
 from sternpost_operator.recovery.observed import PodPhase, PodView
@@ -46,7 +47,7 @@ def find(view: View, status: TrainingJobStatus, detected_at: datetime | None) ->
     last_step_at = newest.last_step_at if (newest := view.newest_report(status)) else status.attempt.last_step_at
     signals: list[Signal] = []
     for worker in working:
-        signals.extend(_of_worker(view, worker, reports.get(worker.index), last_step_at))
+        signals.extend(_of_worker(view, status, worker, reports.get(worker.index), last_step_at))
     failed = {signal.worker.index for signal in signals if signal.worker and signal.cause is Cause.RANK_FAILED}
     if failed and len(failed) == len(working):
         signals = [signal.made_decisive() for signal in signals]
@@ -62,26 +63,25 @@ def find(view: View, status: TrainingJobStatus, detected_at: datetime | None) ->
 
 
 def _of_worker(
-    view: View, worker: AttemptWorker, report: WorkerReport | None, last_step_at: datetime | None
+    view: View,
+    status: TrainingJobStatus,
+    worker: AttemptWorker,
+    report: WorkerReport | None,
+    last_step_at: datetime | None,
 ) -> Iterator[Signal]:
-    pod, node = view.pod_of(worker), view.nodes.get(worker.node)
-    name = f"worker {worker.index} (Pod {worker.pod} on node {worker.node})"
-    if view.node_lost(worker.node):
-        since = node.ready_since if node else view.now
-        seconds = view.policy.node_lost_seconds
-        why = f"has not been ready for {seconds:g} s" if node else "is gone from the cluster"
-        yield Signal(
-            Cause.NODE_LOST,
-            at=since,
-            message=f"node {worker.node} {why}; {name} was on it",
-            worker=worker,
-            blames_node=True,
-            replace=True,
-            decisive=True,
-            healthy_at=(node.last_heartbeat or node.ready_since) if node else last_step_at,
-        )
+    lost = node_signals.lost(view, worker, last_step_at)
+    if lost is not None:
+        yield lost
         return
-    if pod is None or pod.deleting_since is not None or pod.phase is PodPhase.FAILED:
+    ill = node_signals.unhealthy(view, worker, last_step_at)
+    if ill is not None:
+        yield ill
+    pod, name = view.pod_of(worker), node_signals.describe(worker)
+    is_gone = pod is None or pod.phase is PodPhase.FAILED
+    leaving = node_signals.leaving(view, status, worker)
+    if leaving is not None:
+        yield leaving
+    elif is_gone or (pod is not None and pod.deleting_since is not None):
         yield Signal(
             Cause.POD_LOST,
             at=(pod.deleting_since if pod else None) or view.now,
@@ -93,7 +93,7 @@ def _of_worker(
             healthy_at=last_step_at,
         )
         return
-    failure = _rank_failure(view, pod, report, name)
+    failure = None if pod is None or is_gone else _rank_failure(view, pod, report, name)
     if failure is not None:
         at, message, exit_code = failure
         yield Signal(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sternpost_operator.recovery import goodput
-from sternpost_operator.recovery.view import latest
+from sternpost_operator.recovery.gang import must_go
+from sternpost_operator.recovery.observed import PodView
+from sternpost_operator.recovery.view import View, latest
 from sternpost_operator.resources.progress import ProgressReport, WorkerReport
-from sternpost_operator.resources.training_job_status import AttemptRecord, Stages, TrainingJobStatus
+from sternpost_operator.resources.training_job_status import AttemptRecord, Rung, Stages, TrainingJobStatus
 
 
 def fill(
@@ -21,7 +23,47 @@ def fill(
     record = status.attempts[-1]
     if record.rung is None:
         return status  # a stop that was asked for is no recovery, and has no stages
-    stages = _stages(record, report, workers, all_running=all_running)
+    return _with_stages(status, _stages(record, report, workers, all_running=all_running))
+
+
+def fill_pods(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    """Complete the record of the attempt before with what became of the Pods. A recovery in place replaces none."""
+    if not status.attempts:
+        return status
+    record = status.attempts[-1]
+    if record.rung is None or status.attempt.number <= record.number:
+        return status
+    run = view.run(status)
+    working = {worker.uid for worker in run.workers} if run else set()
+    condemned = {
+        pod.uid for pod in view.observed.pods if pod.uid not in working and _had_to_go(view, status, record, pod)
+    }
+    since = _seconds(record.decided_at, view.now)
+    found: dict[str, float] = {}
+    if record.rung is not Rung.RANKS and not condemned:
+        found["delete"] = since
+        filled = {pod.slot for pod in view.observed.pods if pod.deleting_since is None}
+        if filled >= set(range(view.job.spec.max_workers + view.job.spec.spares)):
+            found["create"] = since
+    if status.attempt.assignment and status.attempt.issued_at is not None:
+        found["ready"] = _seconds(record.decided_at, status.attempt.issued_at)
+    return _with_stages(status, _added(record.stages, found))
+
+
+def _had_to_go(view: View, status: TrainingJobStatus, record: AttemptRecord, pod: PodView) -> bool:
+    """Whether the Pod is an old one, and ends. Kubernetes tells the creation in whole seconds, cut off."""
+    is_old = pod.created_at is None or pod.created_at <= record.decided_at
+    return is_old and (pod.deleting_since is not None or must_go(view, status, pod))
+
+
+def _added(known: Stages, found: Mapping[str, float]) -> Stages:
+    """The stages with what is found out now; what was known stays as it is."""
+    new = {name: value for name, value in found.items() if getattr(known, name) is None}
+    return known.model_copy(update=new) if new else known
+
+
+def _with_stages(status: TrainingJobStatus, stages: Stages) -> TrainingJobStatus:
+    record = status.attempts[-1]
     if stages == record.stages:
         return status
     record = record.model_copy(update={"stages": stages})
@@ -31,7 +73,6 @@ def fill(
 def _stages(
     record: AttemptRecord, report: ProgressReport, workers: Sequence[WorkerReport], *, all_running: bool
 ) -> Stages:
-    known = record.stages
     # Whoever restarted its ranks had ended the old ones; a new Pod had none, so that it has no time.
     terminated = max(record.decided_at, latest(each.terminated_at for each in workers) or record.decided_at)
     started = max(terminated, latest(each.started_at for each in workers) or terminated)
@@ -44,8 +85,7 @@ def _stages(
         found["restore"] = _seconds(started, restored)
     if report.first_step_at is not None:
         found["first_step"] = _seconds(restored or started, report.first_step_at)
-    new = {name: value for name, value in found.items() if getattr(known, name) is None}
-    return known.model_copy(update=new) if new else known
+    return _added(record.stages, found)
 
 
 def _fill_lost_steps(status: TrainingJobStatus, report: ProgressReport) -> TrainingJobStatus:

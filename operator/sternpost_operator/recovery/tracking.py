@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from sternpost_operator.recovery import goodput, stages
+from sternpost_operator.recovery import goodput, saving, stages
 from sternpost_operator.recovery.observed import PodPhase
 from sternpost_operator.recovery.view import View, latest
 from sternpost_operator.resources.attempt import AttemptSpec
@@ -13,7 +13,6 @@ from sternpost_operator.resources.training_job_status import (
     CheckpointStatus,
     CurrentAttempt,
     Progress,
-    Recovery,
     TrainingJobStatus,
 )
 
@@ -39,8 +38,7 @@ def follow(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
         status = status.model_copy(update={"attempt": attempt})
     status = stages.fill(status, report, list(reports.values()), all_running=running)
     if _has_recovered(view, status, report):
-        again_at = status.recovery.again_at if status.recovery else None
-        status = status.model_copy(update={"recovery": Recovery(detected_at=again_at) if again_at else None})
+        status = status.model_copy(update={"recovery": saving.kept(status.recovery)})
     return status
 
 

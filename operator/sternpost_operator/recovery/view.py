@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from sternpost_operator.recovery.observed import NodeView, Observed, PodPhase, PodView
+from sternpost_operator.recovery import hardware, leaving
+from sternpost_operator.recovery.leaving import Leaving
+from sternpost_operator.recovery.observed import NodeCondition, NodeView, Observed, PodPhase, PodView
 from sternpost_operator.resources.attempt import AttemptAction, AttemptSpec, AttemptWorker
 from sternpost_operator.resources.progress import LauncherState, ProgressReport, WorkerReport
 from sternpost_operator.resources.training_job import RecoveryPolicy, TrainingJob
@@ -36,6 +38,25 @@ class View:
     def nodes(self) -> dict[str, NodeView]:
         """Nodes by name."""
         return {node.name: node for node in self.observed.nodes}
+
+    @cached_property
+    def bad_nodes(self) -> Mapping[str, NodeCondition]:
+        """Nodes whose own conditions say that their hardware is bad, with that condition."""
+        return hardware.bad_nodes(self.observed.nodes)
+
+    @cached_property
+    def leaving_nodes(self) -> Mapping[str, Leaving]:
+        """Nodes that announced, to Pods of this job, that they are about to go."""
+        # The template may hold whatever the API server's schema lets through.
+        pod_spec = self.job.spec.template.get("spec") or {}
+        tolerations = [each for each in pod_spec.get("tolerations") or [] if isinstance(each, dict)]
+        found = ((node.name, leaving.of_node(node, tolerations, self.now)) for node in self.observed.nodes)
+        return {name: each for name, each in found if each is not None}
+
+    def leaving(self, pod: PodView) -> Leaving | None:
+        """What is announced of the Pod or its node."""
+        of_node = self.leaving_nodes.get(pod.node) if pod.node else None
+        return leaving.of_pod(pod, of_node, self.policy.grace_seconds)
 
     @property
     def attempt(self) -> AttemptSpec | None:
@@ -103,10 +124,15 @@ class View:
         node = self.nodes.get(name)
         return node is not None and node.ready
 
-    def node_lost(self, name: str) -> bool:
-        """Whether the node is gone, or has not been ready for `nodeLostSeconds`."""
+    def node_out_of_service(self, name: str) -> bool:
+        """Whether the node does not answer, and somebody who knows says that it is shut down."""
         node = self.nodes.get(name)
-        if node is None:
+        return node is not None and not node.ready and any(taint.key == leaving.OUT_OF_SERVICE for taint in node.taints)
+
+    def node_lost(self, name: str) -> bool:
+        """Whether the node is gone or shut down, or has not been ready for `nodeLostSeconds`."""
+        node = self.nodes.get(name)
+        if node is None or self.node_out_of_service(name):
             return True
         return not node.ready and self.now - node.ready_since >= timedelta(seconds=self.policy.node_lost_seconds)
 

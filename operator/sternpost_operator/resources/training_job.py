@@ -214,7 +214,9 @@ class TrainingJobSpec(Model):
     memory: MemoryPolicy = Field(default_factory=MemoryPolicy)
     gang: GangPolicy = Field(default_factory=GangPolicy)
     ttl_seconds_after_finished: int | None = Field(None, ge=0)
-    """Seconds after its end until the job is deleted. Accepted and not acted upon yet."""
+    """Seconds after its end until the job is deleted, with all that belongs to it; checkpoints stay. Without it the job stays.
+
+    A job whose incidents the memory service has not taken yet is kept a day longer at most."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

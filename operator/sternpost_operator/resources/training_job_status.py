@@ -211,6 +211,8 @@ class ExcludedNode(Model):
     until: Time
     reason: str = ""
     attempt: int = 0
+    count: int = 1
+    """How often it has been excluded by now, by whatever job, as far as the memory service knows."""
 
 
 class SuspectedNode(Model):
@@ -219,6 +221,8 @@ class SuspectedNode(Model):
     node: str
     count: int = 1
     last_at: Time
+    until: Time | None = None
+    """When the suspicion is forgotten."""
     reason: str = ""
 
 

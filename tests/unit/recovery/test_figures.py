@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from recovery_scene import Scene, told
 
+from sternpost_operator.recovery.observed import PodPhase
 from sternpost_operator.resources.progress import LauncherState
 from sternpost_operator.resources.training_job_status import MAX_UNSENT_INCIDENTS, Incident, Phase
 
@@ -171,3 +172,58 @@ def test_counts():
     assert (workers.desired, workers.ready, workers.running, workers.spares_ready) == (3, 3, 3, 1)
     scene.pod(1, ready=False, reason="container sternpost-eagle-eye: restarting").plan()
     assert [(each.pod, each.worker) for each in scene.status.workers.exceptions] == [("gpt-1", 1)]
+
+
+def replaced() -> Scene:
+    """Worker 1's node is lost; its Pod is gone 3 s after the decision, another is there 1 s later, and ready 4 s later."""
+    scene = Scene(workers=2, spares=0).running(10)
+    scene.node_unready(1, seconds=10).plan()
+    scene.later(1).plan()
+    scene.pod(1, deleting_since=scene.now).later(2).without_pod(1).plan()
+    scene.later(1).with_pods(1).pod(1, node="node-7", ready=False, phase=PodPhase.PENDING).node(7).plan()
+    scene.later(4).pod(1, ready=True, phase=PodPhase.RUNNING).plan()
+    return scene
+
+
+def test_the_stages_of_the_pods_are_counted_from_the_decision():
+    stages = replaced().status.attempts[-1].stages
+    assert (stages.delete, stages.create, stages.ready) == (3, 4, 8)
+
+
+def test_the_stages_of_the_pods_never_change_again():
+    scene = replaced()
+    before = scene.status.attempts[-1].stages
+    scene.later(1).reported().restored(7).at_step(8, first=8).plan()
+    scene.pod(0, deleting_since=scene.now).plan()
+    after = scene.status.attempts[0].stages
+    assert (after.delete, after.create, after.ready) == (before.delete, before.create, before.ready)
+
+
+def test_a_recovery_in_place_deletes_and_creates_nothing():
+    stages = recovered().status.attempts[-1].stages
+    assert (stages.delete, stages.create, stages.ready) == (None, None, 0)
+
+
+def test_a_spare_is_ready_at_once_while_the_old_pod_is_still_to_be_deleted():
+    scene = Scene(workers=2, spares=1).running(10)
+    scene.node_unready(1, seconds=10).plan()
+    scene.pod(1, deleting_since=scene.now).later(1).reported().restored(7).at_step(8, first=8).plan()
+    stages = scene.status.attempts[-1].stages
+    assert (stages.delete, stages.create, stages.ready) == (None, None, 0)
+    assert scene.status.recovery is None
+    # The recovery is over and the record is still completed.
+    scene.later(29).without_pod(1).plan()
+    scene.later(1).with_pods(1).pod(1, node="node-7").node(7).plan()
+    stages = scene.status.attempts[-1].stages
+    assert (stages.delete, stages.create) == (30, 31)
+
+
+def test_a_whole_restart_has_all_its_stages():
+    scene = Scene(workers=2, spares=0, recovery={"budgets": {"ranks": 0, "pods": 0, "jobs": 1}}).running(10)
+    scene.rank_failed(0).rank_failed(1).plan()
+    scene.pod(0, deleting_since=scene.now).pod(1, deleting_since=scene.now).later(2).without_pod(0).plan()
+    assert scene.status.attempts[-1].stages.delete is None
+    scene.later(1).without_pod(1).plan()
+    scene.later(1).with_pods(0, 1).plan()
+    stages = scene.status.attempts[-1].stages
+    assert (stages.delete, stages.create, stages.ready) == (3, 4, 4)

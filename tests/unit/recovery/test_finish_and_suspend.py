@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
 from recovery_scene import Scene, assignment, created, deleted, told, written
 
+from sternpost_operator.recovery.actions import DeleteJob
 from sternpost_operator.recovery.observed import PodPhase
 from sternpost_operator.resources.attempt import AttemptAction
 from sternpost_operator.resources.progress import CheckpointReport, LauncherState
+from sternpost_operator.resources.training_job import RuleAction
 from sternpost_operator.resources.training_job_status import Cause, Phase
 
 DONE = {"phase": PodPhase.SUCCEEDED, "ready": False, "trainer_exit_code": 0}
@@ -148,3 +151,31 @@ def test_a_storage_that_refuses_is_a_condition_until_it_takes_again():
     assert scene.status.restarts == 0
     scene.progressed(checkpoint=CheckpointReport(committed_step=20, committed_at=scene.now)).plan()
     assert scene.condition("CheckpointsFailing").status == "False"
+
+
+@pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.FAILED])
+def test_a_finished_job_is_deleted_when_its_time_is_over_and_its_incidents_are_told(phase):
+    scene = Scene(workers=1, spares=0, ttl_seconds_after_finished=60, rules={3: RuleAction.FAIL_JOB}).running()
+    if phase is Phase.SUCCEEDED:
+        scene.pod(0, **DONE).plan()
+    else:
+        scene.rank_failed(0, code=3).plan()
+    assert scene.status.phase is phase
+    assert DeleteJob() not in scene.later(59).plan().actions
+    assert DeleteJob() not in scene.later(1).plan().actions
+    scene.acknowledged = {each.id for each in scene.status.unsent_incidents}
+    assert scene.plan().actions[-1] == DeleteJob()
+
+
+def test_a_memory_service_that_is_away_keeps_a_job_for_a_day_at_most():
+    scene = Scene(workers=1, spares=0, ttl_seconds_after_finished=0).running()
+    scene.pod(0, **DONE).plan()
+    assert DeleteJob() not in scene.later(86_399).plan().actions
+    assert DeleteJob() in scene.later(1).plan().actions
+
+
+def test_a_job_without_a_time_stays():
+    scene = Scene(workers=1, spares=0).running()
+    scene.pod(0, **DONE).plan()
+    scene.acknowledged = {each.id for each in scene.status.unsent_incidents}
+    assert DeleteJob() not in scene.later(1e8).plan().actions

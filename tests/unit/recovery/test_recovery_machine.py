@@ -29,12 +29,14 @@ class RecoveryMachine(RuleBasedStateMachine):
         elastic=st.booleans(),
         budgets=st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2)),
         warm=st.integers(0, 8),
+        ttl=st.sampled_from([None, 0, 20]),
     )
-    def begin(self, *, workers, spares, nodes, elastic, budgets, warm):
+    def begin(self, *, workers, spares, nodes, elastic, budgets, warm, ttl):
         spec = TrainingJobSpec(
             workers=None if elastic else workers,
             elastic=Elastic(min=1, max=workers, wait_seconds=5) if elastic else None,
             spares=spares,
+            ttl_seconds_after_finished=ttl,
             template={"spec": {"containers": [{"name": "trainer"}]}},
             recovery=RecoveryPolicy(
                 budgets=RecoveryBudgets(ranks=budgets[0], pods=budgets[1], jobs=budgets[2]),
@@ -103,6 +105,22 @@ class RecoveryMachine(RuleBasedStateMachine):
     def node_returns(self, number, later):
         self.go_on(later)
         self.cluster.return_node(self.some_node(number))
+
+    @rule(number=NUMBERS, seconds=st.sampled_from([0, 2, 5, 10, 40]), later=LATER)
+    def node_announces_its_end(self, number, seconds, later):
+        self.go_on(later)
+        self.cluster.announce(self.some_node(number), seconds=seconds)
+
+    @rule(number=NUMBERS, later=LATER)
+    def node_falls_ill(self, number, later):
+        self.go_on(later)
+        self.cluster.fall_ill(self.some_node(number))
+
+    @rule(number=NUMBERS, delete=st.booleans(), later=LATER)
+    def pod_is_evicted(self, number, delete, later):
+        self.go_on(later)
+        if pod := self.some_pod(number):
+            self.cluster.disrupt(pod, delete=delete)
 
     @rule(number=NUMBERS, later=LATER)
     def rank_fails(self, number, later):
@@ -202,6 +220,9 @@ class RecoveryMachine(RuleBasedStateMachine):
             self.cluster.tick(1)
             self.operator.reconcile()
         assert self.cluster.job.status == ended
+        self.cluster.tick(20)
+        self.operator.reconcile()
+        assert self.cluster.deleted == (self.cluster.job.spec.ttl_seconds_after_finished is not None)
 
 
 RecoveryMachine.TestCase.settings = settings(
