@@ -8,11 +8,14 @@ from sternpost_operator.resources.training_job import TrainingJob
 
 JOB_LABEL = "sternpost.dev/job"
 SLOT_LABEL = "sternpost.dev/slot"
+MANAGED_LABEL = "app.kubernetes.io/managed-by"
+EXCLUDED_ANNOTATION = "sternpost.dev/excluded-nodes"
+"""On a Pod: names of the nodes that it was created to avoid, apart from what its template says itself."""
 
 
 def owned_labels(job: TrainingJob) -> dict[str, str]:
     """Labels of everything that belongs to the job."""
-    return {"app.kubernetes.io/managed-by": "sternpost", JOB_LABEL: job.metadata.name}
+    return {MANAGED_LABEL: "sternpost", JOB_LABEL: job.metadata.name}
 
 
 def owned_metadata(job: TrainingJob, name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from sternpost_operator.manifests import volumes
 from sternpost_operator.manifests.environment import common_environment, grace_environment, variable
 from sternpost_operator.manifests.images import Images
+from sternpost_operator.manifests.security import Identity, sidecar_context
 from sternpost_operator.resources import reserved
 from sternpost_operator.resources.base import Model
 from sternpost_operator.resources.mount_paths import is_below
@@ -23,12 +24,11 @@ EAGLE_EYE_CONTAINER = "sternpost-eagle-eye"
 CHECKPOINT_CONTAINER = "sternpost-checkpoint"
 LAUNCHER_FILE = f"{volumes.BIN_PATH}/launcher.pyz"
 
-_NOBODY = 65_532
 _CREDENTIAL_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 """Variables of the trainer that the checkpoint sidecar gets as well: both speak to the same store."""
 
 
-def launcher_container(job: TrainingJob, images: Images, user: int) -> Container:
+def launcher_container(job: TrainingJob, images: Images, identity: Identity) -> Container:
     """Init container that copies the launcher to where the trainer finds it."""
     return {
         "name": LAUNCHER_CONTAINER,
@@ -37,12 +37,12 @@ def launcher_container(job: TrainingJob, images: Images, user: int) -> Container
         "command": ["python3", "-m", "sternpost_launcher", "install", LAUNCHER_FILE],
         "env": common_environment(job),
         "resources": _resources(cpu="10m", memory="32Mi", limit="128Mi"),
-        "securityContext": _security_context(user),
+        "securityContext": sidecar_context(identity),
         "volumeMounts": [volumes.mount(volumes.BIN, volumes.BIN_PATH)],
     }
 
 
-def eagle_eye_container(job: TrainingJob, images: Images, user: int, control_plane: str) -> Container:
+def eagle_eye_container(job: TrainingJob, images: Images, identity: Identity, control_plane: str) -> Container:
     """Native sidecar that watches the trainer and hands the attempt to the launcher."""
     mounts = [
         volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),
@@ -69,12 +69,12 @@ def eagle_eye_container(job: TrainingJob, images: Images, user: int, control_pla
         # Slow to kill: a machine under full load is what it is there to report.
         "livenessProbe": _healthz(period=20, failures=6),
         "resources": _resources(cpu="50m", memory="96Mi", limit="512Mi"),
-        "securityContext": _security_context(user),
+        "securityContext": sidecar_context(identity),
         "volumeMounts": mounts,
     }
 
 
-def checkpoint_container(job: TrainingJob, images: Images, user: int, trainer: Mapping[str, Any]) -> Container:
+def checkpoint_container(job: TrainingJob, images: Images, identity: Identity, trainer: Mapping[str, Any]) -> Container:
     """Native sidecar that compresses and stores checkpoints; needs `spec.checkpoint`.
 
     Without a liveness probe: to kill it while it writes costs a checkpoint, and a trainer goes on without it.
@@ -92,7 +92,7 @@ def checkpoint_container(job: TrainingJob, images: Images, user: int, trainer: M
         "env": [*own, *_credentials(trainer)],
         "ports": [{"name": "checkpoint", "containerPort": reserved.CHECKPOINT_PORT, "protocol": "TCP"}],
         "resources": _resources(cpu="100m", memory="256Mi", limit=_checkpoint_limit(policy.shared_memory)),
-        "securityContext": _security_context(user),
+        "securityContext": sidecar_context(identity),
         "volumeMounts": [
             volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),
             volumes.mount(volumes.SHM, volumes.SHM_PATH),
@@ -127,15 +127,6 @@ def storage_folder(storage: str) -> str:
     return parts.netloc + parts.path
 
 
-def sidecar_user(template_spec: Mapping[str, Any], trainer: Mapping[str, Any]) -> int:
-    """User id of Sternpost's containers: the trainer's own where the template tells it, to share files; never root."""
-    for context in (trainer.get("securityContext"), template_spec.get("securityContext")):
-        user = (context or {}).get("runAsUser")
-        if isinstance(user, int):
-            return user or _NOBODY
-    return _NOBODY
-
-
 def _credentials(trainer: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [entry for entry in trainer.get("env") or [] if entry["name"].startswith(_CREDENTIAL_PREFIXES)]
 
@@ -161,15 +152,3 @@ def _checkpoint_limit(shared_memory: str) -> str:
 def _resources(*, cpu: str, memory: str, limit: str) -> dict[str, Any]:
     # No CPU limit: throttled, a sidecar would report the trainer as slow.
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": limit}}
-
-
-def _security_context(user: int) -> dict[str, Any]:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": user,
-        "runAsGroup": user,
-        "readOnlyRootFilesystem": True,
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }

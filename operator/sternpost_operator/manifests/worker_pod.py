@@ -8,17 +8,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sternpost_operator.manifests import volumes
+from sternpost_operator.manifests.access import own_account
 from sternpost_operator.manifests.affinity import merge_affinity
 from sternpost_operator.manifests.environment import common_environment, grace_environment
 from sternpost_operator.manifests.images import Images
-from sternpost_operator.manifests.owned import SLOT_LABEL, owned_metadata
+from sternpost_operator.manifests.owned import EXCLUDED_ANNOTATION, MANAGED_LABEL, SLOT_LABEL, owned_metadata
+from sternpost_operator.manifests.security import Identity, pod_context, trainer_context
 from sternpost_operator.manifests.sidecars import (
     LAUNCHER_FILE,
     checkpoint_container,
     eagle_eye_container,
     is_kubernetes,
     launcher_container,
-    sidecar_user,
     storage_folder,
     storage_mounts,
 )
@@ -59,17 +60,18 @@ def build_pod(
         shared_memory=spec.checkpoint.shared_memory if spec.checkpoint else None,
     )
     template = copy.deepcopy(spec.template)
+    excluded = sorted(set(excluded_nodes))
     if is_kubernetes(control_plane):
         _require_storage(job, _trainer(template["spec"]))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(job, slot, template.get("metadata") or {}),
+        "metadata": _metadata(job, slot, template.get("metadata") or {}, excluded),
         "spec": {
             **_pod_spec(job, template["spec"], images, control_plane),
             "hostname": pod_name(job.metadata.name, slot),
             "subdomain": service_name(job.metadata.name),
-            "affinity": merge_affinity(template["spec"].get("affinity"), job.metadata.name, excluded_nodes),
+            "affinity": merge_affinity(template["spec"].get("affinity"), job.metadata.name, excluded),
         },
     }
 
@@ -93,25 +95,32 @@ def _require_storage(job: TrainingJob, trainer: Mapping[str, Any]) -> None:
         )
 
 
-def _metadata(job: TrainingJob, slot: int, template: Mapping[str, Any]) -> dict[str, Any]:
+def _metadata(job: TrainingJob, slot: int, template: Mapping[str, Any], excluded: list[str]) -> dict[str, Any]:
     metadata = owned_metadata(job, pod_name(job.metadata.name, slot))
-    metadata["labels"] = {**(template.get("labels") or {}), **metadata["labels"], SLOT_LABEL: str(slot)}
-    if template.get("annotations"):
-        metadata["annotations"] = template["annotations"]
+    given = template.get("labels") or {}
+    # No selector of Sternpost's looks at who manages a Pod, so the template may say something else.
+    managed = {MANAGED_LABEL: given[MANAGED_LABEL]} if MANAGED_LABEL in given else {}
+    metadata["labels"] = {**given, **metadata["labels"], **managed, SLOT_LABEL: str(slot)}
+    annotations = dict(template.get("annotations") or {})
+    if excluded:
+        annotations[EXCLUDED_ANNOTATION] = ",".join(excluded)
+    if annotations:
+        metadata["annotations"] = annotations
     return metadata
 
 
 def _pod_spec(job: TrainingJob, template: dict[str, Any], images: Images, control_plane: str) -> dict[str, Any]:
     trainer = _trainer(template)
-    user = sidecar_user(template, trainer)
+    identity = Identity.of(template, trainer)
     # Ours come first: while the template's own init containers load data, eagle-eye already answers.
-    init = [launcher_container(job, images, user), eagle_eye_container(job, images, user, control_plane)]
+    init = [launcher_container(job, images, identity), eagle_eye_container(job, images, identity, control_plane)]
     if job.spec.checkpoint:
-        init.append(checkpoint_container(job, images, user, trainer))
+        init.append(checkpoint_container(job, images, identity, trainer))
     containers = [wrap_trainer(job, item) if item is trainer else item for item in template["containers"]]
     pod_spec = {
         **template,
         "restartPolicy": "OnFailure",
+        "securityContext": pod_context(template, identity),
         "terminationGracePeriodSeconds": max(
             _termination_seconds(job), template.get("terminationGracePeriodSeconds") or 0
         ),
@@ -124,7 +133,7 @@ def _pod_spec(job: TrainingJob, template: dict[str, Any], images: Images, contro
     }
     if is_kubernetes(control_plane):
         # The account is for eagle-eye, which mounts its token itself; a trainer that needs it asks for it.
-        pod_spec.setdefault("serviceAccountName", service_account_name(job.metadata.name))
+        pod_spec["serviceAccountName"] = own_account(job) or service_account_name(job.metadata.name)
         pod_spec.setdefault("automountServiceAccountToken", False)
     return pod_spec
 
@@ -145,6 +154,7 @@ def wrap_trainer(job: TrainingJob, trainer: Mapping[str, Any]) -> dict[str, Any]
         # First, so that the template's own variables can refer to them as $(NAME).
         "env": [*common_environment(job), *grace_environment(job), *(trainer.get("env") or [])],
         "ports": [*ports, *(trainer.get("ports") or [])],
+        "securityContext": trainer_context(job.spec.template["spec"], trainer),
         "volumeMounts": [
             volumes.mount(volumes.BIN, volumes.BIN_PATH, read_only=True),
             volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),

@@ -38,3 +38,8 @@ def secret_name(job: str) -> str:
 def service_account_name(job: str) -> str:
     """Name of the account as which the job's eagle-eye sidecars speak to the API server."""
     return f"{job}-sidecar"
+
+
+def network_policy_name(job: str) -> str:
+    """Name of the NetworkPolicy of the job's workers."""
+    return f"{job}-workers"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from sternpost_operator.manifests.access import build_role, build_role_binding, build_service_account
+from sternpost_operator.manifests.companions import owned_objects
 from sternpost_operator.manifests.images import Images
+from sternpost_operator.manifests.network_policy import build_network_policy
 from sternpost_operator.manifests.secret import build_secret
 from sternpost_operator.manifests.service import build_service, pod_address
 from sternpost_operator.manifests.worker_pod import build_pod
@@ -65,16 +68,59 @@ def test_the_account_may_read_its_own_attempt_only(make_job: MakeJob) -> None:
     assert binding["subjects"][0]["name"] == account["metadata"]["name"] == "gpt-sidecar"
 
 
-def test_the_templates_own_account_gets_the_role(make_job: MakeJob, images: Images) -> None:
-    job = make_job(pod={"serviceAccountName": "mine", "automountServiceAccountToken": True})
+def test_the_account_may_speak_for_its_own_job_only(make_job: MakeJob) -> None:
+    rules = [rule for rule in build_role(make_job())["rules"] if "report" in rule["verbs"]]
+    assert rules == [
+        {"apiGroups": ["sternpost.dev"], "resources": ["anomalies"], "resourceNames": ["gpt"], "verbs": ["report"]}
+    ]
+
+
+@pytest.mark.parametrize("field", ["serviceAccountName", "serviceAccount"])
+def test_the_templates_own_account_gets_the_role(make_job: MakeJob, images: Images, field: str) -> None:
+    job = make_job(pod={field: "mine", "automountServiceAccountToken": True})
     assert build_role_binding(job)["subjects"][0]["name"] == "mine"
     spec = build_pod(job, 0, images=images)["spec"]
     assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("mine", True)
+    kinds = [item["kind"] for item in owned_objects(job, token=TOKEN, operator_namespace="system")]
+    assert "ServiceAccount" not in kinds
 
 
 def test_everything_belongs_to_the_job(make_job: MakeJob) -> None:
-    job = make_job()
-    for document in (build_service(job), build_secret(job, TOKEN), build_service_account(job), build_role(job)):
+    documents = owned_objects(make_job(), token=TOKEN, operator_namespace="system")
+    assert [document["kind"] for document in documents] == [
+        "ServiceAccount", "Role", "RoleBinding", "Secret", "Service", "NetworkPolicy",
+    ]  # fmt: skip
+    for document in documents:
         assert document["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
         assert document["metadata"]["namespace"] == "team"
         assert document["metadata"]["labels"]["sternpost.dev/job"] == "gpt"
+        assert document["metadata"]["name"].startswith("gpt-")
+
+
+class TestNetworkPolicy:
+    def policy(self, job: TrainingJob, **arguments: Any) -> dict[str, Any]:
+        spec: dict[str, Any] = build_network_policy(job, operator_namespace="system", **arguments)["spec"]
+        return spec
+
+    def test_it_is_about_the_workers_of_the_job(self, make_job: MakeJob, images: Images) -> None:
+        spec = self.policy(make_job())
+        labels = build_pod(make_job(), 0, images=images)["metadata"]["labels"]
+        assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+        assert spec["policyTypes"] == ["Ingress"]
+        assert "egress" not in spec
+
+    def test_workers_reach_each_other_on_all_ports(self, make_job: MakeJob) -> None:
+        first = self.policy(make_job())["ingress"][0]
+        assert first == {"from": [{"podSelector": {"matchLabels": {"sternpost.dev/job": "gpt"}}}]}
+
+    def test_the_operator_and_prometheus_reach_what_they_ask(self, make_job: MakeJob) -> None:
+        spec = self.policy(make_job(ranksPerWorker=2), metrics_namespaces=["mon", "mon", "a"])
+        _, operator, scrapers = spec["ingress"]
+        assert operator["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "system"}}}]
+        names = [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in scrapers["from"]]
+        assert names == ["a", "mon"]
+        for rule in (operator, scrapers):
+            assert [port["port"] for port in rule["ports"]] == [9400, 9401, 9470, 9471]
+
+    def test_prometheus_may_be_anywhere_unless_it_is_said(self, make_job: MakeJob) -> None:
+        assert self.policy(make_job())["ingress"][2]["from"] == [{"namespaceSelector": {}}]

@@ -82,7 +82,7 @@ def test_containers_come_in_the_order_of_the_contract(make_job: MakeJob, images:
     assert eagle_eye["command"] == ["python3", "-m", "sternpost_eagle_eye", "sidecar"]
     assert checkpoint["command"] == ["python3", "-m", "sternpost_checkpoint", "sidecar"]
     assert [item["image"] for item in (launcher, eagle_eye, checkpoint)] == [
-        "sternpost/launcher:1.2.3",
+        "sternpost/eagle-eye:1.2.3",
         "sternpost/eagle-eye:1.2.3",
         "sternpost/checkpoint:1.2.3",
     ]
@@ -249,6 +249,21 @@ class TestStorage:
         assert sidecar["env"][-2:] == [key, file]
         assert sidecar["envFrom"] == [{"secretRef": {"name": "more"}}]
         assert mounts(sidecar)["keys"] == "/keys"
+
+
+def test_the_nodes_it_avoids_stand_on_the_pod(make_job: MakeJob, images: Images) -> None:
+    pod = build_pod(make_job(), 0, ["node-b", "node-a", "node-b"], images=images)
+    assert pod["metadata"]["annotations"] == {"sternpost.dev/excluded-nodes": "node-a,node-b"}
+    assert "annotations" not in build_pod(make_job(), 0, images=images)["metadata"]
+
+
+def test_who_manages_the_pod_is_for_the_template_to_say(make_job: MakeJob, images: Images) -> None:
+    job = make_job()
+    job.spec.template["metadata"] = {"labels": {"app.kubernetes.io/managed-by": "argo", "a": "b"}}
+    labels = build_pod(job, 0, images=images)["metadata"]["labels"]
+    assert labels == {
+        "app.kubernetes.io/managed-by": "argo", "a": "b", "sternpost.dev/job": "gpt", "sternpost.dev/slot": "0",
+    }  # fmt: skip
 
 
 def test_a_conflicting_template_is_refused(make_job: MakeJob, images: Images) -> None:
