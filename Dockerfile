@@ -46,6 +46,7 @@ RUN /opt/build/bin/python tools/image_venv.py project
 FROM ${BASE} AS service
 ENV PATH=/opt/sternpost/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/tmp \
+    TYPER_USE_RICH=0 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
     PYTHONUNBUFFERED=1

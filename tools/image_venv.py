@@ -27,7 +27,7 @@ WHEELS = Path("/dist")
 TESTED = ("joblib", "numpy", "scipy", "sklearn")
 """Packages that ship their tests and never import them; in others a folder `tests` may be part of the program."""
 WITHOUT = ("rich",)
-"""Typer draws its help with it where it is installed, and does without where it is not."""
+"""Typer draws its messages with it, unless TYPER_USE_RICH=0, which the image sets. With what it needs it is 15 MB."""
 UNREAD = frozenset({".pyi", ".pyx", ".pxd", ".pxi", ".tp", ".h", ".hpp", ".c", ".cpp", ".f90", ".a", ".lib"})
 
 
