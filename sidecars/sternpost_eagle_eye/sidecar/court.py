@@ -12,6 +12,7 @@ from sternpost_eagle_eye.control_plane.base import ControlPlane
 from sternpost_eagle_eye.judge import Judge
 from sternpost_eagle_eye.progress import ProgressReport, progress_report
 from sternpost_eagle_eye.report import Anomaly, AnomalyReports
+from sternpost_eagle_eye.sidecar.news import News, newsworthy
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 from sternpost_eagle_eye.vector import Vector
 
@@ -37,6 +38,9 @@ class Court:
         self._attempt: Attempt | None = None
         self._judge: Judge | None = None
         self._reports: AnomalyReports | None = None
+        self._told: dict[str, tuple[object, ...]] = {}
+        """What was last heard of each Pod that is worth telling at once, by uid."""
+        self.news = News()
 
     @property
     def attempt(self) -> Attempt | None:
@@ -48,23 +52,41 @@ class Court:
         """Whether this sidecar judges."""
         return self._judge is not None
 
+    @property
+    def session(self) -> object | None:
+        """The same object as long as the same run is judged here; None while nothing is."""
+        return self._judge
+
+    def adjourn(self) -> None:
+        """The sidecar stops: nothing is judged any more."""
+        self._judge = self._reports = None
+        self._metrics.judging.set(0)
+        self.news.happened()
+
     def convene(self, attempt: Attempt) -> None:
         """A new version of the Attempt: a new judge, or none if that is another worker's task."""
         before, self._attempt = self._attempt, attempt
         if before is not None and self._judge is not None and _same_run(before, attempt):
             self._judge.job.renew(attempt)
+            self.news.happened()
             return
         worker = attempt.judge()
         ours = worker is not None and worker.uid == self._settings.pod_uid
         self._judge = Judge(attempt, self._settings.policy, self._monotonic()) if ours else None
         self._reports = AnomalyReports(attempt, self._settings.namespace) if ours else None
         self._metrics.judging.set(1 if ours else 0)
+        self._told = {}
+        self.news.happened()
 
     def take(self, vector: Vector) -> str | None:
         """A vector; otherwise the reason why it does not count."""
         if self._judge is None:
             return "this is not worker 0 of the current attempt"
-        return self._judge.take(vector, self._monotonic(), self._wall())
+        reason = self._judge.take(vector, self._monotonic(), self._wall())
+        if reason is None and (now := newsworthy(vector)) != self._told.get(vector.pod_uid):
+            self._told[vector.pod_uid] = now
+            self.news.happened()
+        return reason
 
     def progress(self) -> ProgressReport | None:
         """None where there is nothing to judge."""

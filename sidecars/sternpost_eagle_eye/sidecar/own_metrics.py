@@ -30,3 +30,6 @@ class OwnMetrics:
         )
         self.attempt = Gauge("sternpost_eagle_eye_attempt", "Number of the current attempt", registry=self.registry)
         self.judging = Gauge("sternpost_eagle_eye_judging", "1 in worker 0's sidecar", registry=self.registry)
+        self.streams = Gauge(
+            "sternpost_eagle_eye_progress_streams", "Listeners of this attempt's progress", registry=self.registry
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from sternpost_eagle_eye.config import ConfigError, Settings
 from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
+from sternpost_eagle_eye.sidecar.progress_stream import Pace, progress_lines
 from sternpost_eagle_eye.sidecar.token import TokenFile
 from sternpost_eagle_eye.vector import MAX_VECTOR_BYTES, Vector
 
@@ -40,10 +41,15 @@ def problem(status: int, detail: str, **more: object) -> Response:
     return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
 
 
+VANISHED_MILLISECONDS = 20_000
+"""What is sent and not acknowledged for so long ends the connection."""
+NOT_JUDGING = "this is not worker 0 of a running attempt"
+DEFAULT_PACE = Pace()
+
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(court: Court, token: TokenFile, metrics: OwnMetrics) -> Starlette:
+def make_app(court: Court, token: TokenFile, metrics: OwnMetrics, pace: Pace = DEFAULT_PACE) -> Starlette:
     """`/v1` wants the token, the rest does not."""
 
     def guarded(endpoint: Endpoint) -> Endpoint:
@@ -62,8 +68,19 @@ def make_app(court: Court, token: TokenFile, metrics: OwnMetrics) -> Starlette:
     async def progress(_request: Request) -> Response:
         report = court.progress()
         if report is None:
-            return problem(404, "this is not worker 0 of a running attempt")
+            return problem(404, NOT_JUDGING)
         return Response(report.to_json(), media_type="application/json")
+
+    async def progress_stream(_request: Request) -> Response:
+        if court.session is None:
+            return problem(404, NOT_JUDGING)
+
+        async def counted() -> AsyncIterator[bytes]:
+            with metrics.streams.track_inprogress():
+                async for line in progress_lines(court, pace):
+                    yield line
+
+        return StreamingResponse(counted(), media_type="application/x-ndjson")
 
     async def own_metrics(_request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -79,6 +96,7 @@ def make_app(court: Court, token: TokenFile, metrics: OwnMetrics) -> Starlette:
         routes=[
             Route("/v1/vectors", guarded(vectors), methods=["POST"]),
             Route("/v1/progress", guarded(progress), methods=["GET"]),
+            Route("/v1/progress/stream", guarded(progress_stream), methods=["GET"]),
             Route("/metrics", own_metrics, methods=["GET"]),
             Route("/healthz", healthz, methods=["GET"]),
         ],
@@ -123,6 +141,8 @@ def listen(settings: Settings) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit it: a listener that vanished without a word does not hold its stream for long.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_MILLISECONDS)
             listener.bind((settings.listen_host, settings.port))
             listener.listen(1024)
             listener.setblocking(False)

@@ -101,6 +101,7 @@ class Service:
                 await self._stop.wait()
                 for task in tasks:
                     task.cancel()
+                self._court.adjourn()
                 server.should_exit = True
                 await serving
         finally:

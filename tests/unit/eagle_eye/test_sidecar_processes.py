@@ -29,7 +29,7 @@ def free_ports(count):
     return ports
 
 
-def eventually(check, seconds=15.0):
+def eventually(check, seconds=60.0):
     deadline = time.monotonic() + seconds
     while True:
         found = check()
