@@ -74,15 +74,16 @@ def _almost_full(path: Path) -> bool:
 
 
 class Connections:
-    """The writer and the readers of one file.
+    """The writer and the readers of one file. With `durable=False` it may be lost with the machine's power.
 
     Raises:
         StoreError: the file cannot be used; the message says why and what to do.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, *, max_bytes: int | None = None, durable: bool = True) -> None:
         self.path = path
         self._max_bytes = max_bytes
+        self._durable = durable
         self._lock = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(IDLE_READERS)
         try:
@@ -107,7 +108,7 @@ class Connections:
         migrate(self._writer, str(self.path))
         self._writer.execute("PRAGMA journal_mode = WAL")
         # With FULL a commit returns only when the log is on disk; NORMAL would lose acknowledged writes with the power.
-        self._writer.execute("PRAGMA synchronous = FULL")
+        self._writer.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
         self._writer.execute("PRAGMA foreign_keys = ON")
         if self.path.stat().st_size <= WORTH_CHECKING_BYTES:
             (verdict,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sternpost_memory.consolidation.engine import Batch
 from sternpost_memory.errors import KeyReused
@@ -56,17 +56,7 @@ def append(
         return earlier
     (last_seq,) = connection.execute("SELECT last_seq FROM spaces WHERE number = ?", (number,)).fetchone()
     seqs = range(last_seq + 1, last_seq + 1 + len(observations))
-    connection.executemany(
-        "INSERT INTO observations (space, seq, received_at, text, occurred_at, source, entities, attributes) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        ((number, seq, now, *observation_row(new)) for seq, new in zip(seqs, observations, strict=True)),
-    )
-    fts.put(
-        connection,
-        number,
-        CandidateKind.OBSERVATION,
-        ((seq, fts.observation_words(new)) for seq, new in zip(seqs, observations, strict=True)),
-    )
+    put(connection, number, ((seq, now, new) for seq, new in zip(seqs, observations, strict=True)))
     connection.execute(
         "UPDATE spaces SET last_seq = ?, buffer_bytes = buffer_bytes + ? WHERE number = ?",
         (seqs[-1], sum(len(new.text.encode()) for new in observations), number),
@@ -78,6 +68,22 @@ def append(
         (job, number, JobKind.INGEST, seqs[0], seqs[-1], now, idempotency_key, request_hash),
     )
     return Appended(job=job, seqs=seqs)
+
+
+def put(connection: sqlite3.Connection, number: int, entries: Iterable[tuple[int, float, NewObservation]]) -> None:
+    """Add observations (seq, time of arrival, observation) to the log and to the search index; within a transaction."""
+    entries = list(entries)
+    connection.executemany(
+        "INSERT INTO observations (space, seq, received_at, text, occurred_at, source, entities, attributes) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((number, seq, received_at, *observation_row(new)) for seq, received_at, new in entries),
+    )
+    fts.put(
+        connection,
+        number,
+        CandidateKind.OBSERVATION,
+        ((seq, fts.observation_words(new)) for seq, _, new in entries),
+    )
 
 
 def _replayed(connection: sqlite3.Connection, number: int, key: str, request_hash: bytes) -> Appended | None:

@@ -85,7 +85,7 @@ def commit(connection: sqlite3.Connection, change: Change, now: float) -> None:
             f"the change was computed for what follows observation {change.base_seq}, but {consolidated_seq} are "
             "consolidated by now: plan again"
         )
-    _apply(connection, number, change)
+    apply(connection, number, change)
     (size,) = connection.execute(
         "SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM observations WHERE space = ? AND seq BETWEEN ? AND ?",
         (number, change.base_seq + 1, change.last_seq),
@@ -105,13 +105,7 @@ def rebuild(connection: sqlite3.Connection, space: str, engine: Engine) -> None:
     number = sqlite_log.space_number(connection, space)
     if number is None:
         return
-    for statement in (
-        "DELETE FROM topic_entries WHERE topic IN (SELECT number FROM topics WHERE space = ?)",
-        "DELETE FROM topic_versions WHERE topic IN (SELECT number FROM topics WHERE space = ?)",
-        "DELETE FROM topics WHERE space = ?",
-        "DELETE FROM facts WHERE space = ?",
-    ):
-        connection.execute(statement, (number,))
+    clear(connection, number)
     fts.drop(connection, number)
     fts.create(connection, number)
     last_seq, _ = sqlite_log.space_seqs(connection, space)
@@ -130,17 +124,34 @@ def rebuild(connection: sqlite3.Connection, space: str, engine: Engine) -> None:
             base_seq=first_seq - 1,
             observations=sqlite_log.observations(connection, number, first=first_seq, last=last_seq_of_batch),
         )
-        _apply(connection, number, _computed(connection, number, batch, engine))
+        apply(connection, number, computed(connection, number, batch, engine))
 
 
-def _computed(connection: sqlite3.Connection, number: int, batch: Batch, engine: Engine) -> Change:
+def clear(connection: sqlite3.Connection, number: int) -> None:
+    """Forget all topics and facts of a space; within a transaction."""
+    for statement in (
+        "DELETE FROM topic_entries WHERE topic IN (SELECT number FROM topics WHERE space = ?)",
+        "DELETE FROM topic_versions WHERE topic IN (SELECT number FROM topics WHERE space = ?)",
+        "DELETE FROM topics WHERE space = ?",
+        "DELETE FROM facts WHERE space = ?",
+    ):
+        connection.execute(statement, (number,))
+
+
+def computed(connection: sqlite3.Connection, number: int, batch: Batch, engine: Engine) -> Change:
+    """What a consolidation of `batch` gives on the state that is there."""
     homeless = any(not observation.entities for observation in batch.observations)
     routes = engine.route(batch, profiles(connection, number, limits.PROFILES) if homeless else ())
     topics = {topic for ids in routes.values() for topic in ids}
     return engine.consolidate(base(connection, number, batch, topics), routes)
 
 
-def _apply(connection: sqlite3.Connection, number: int, change: Change) -> None:
+def apply(connection: sqlite3.Connection, number: int, change: Change) -> None:
+    """Put the topics and facts of a change in place; within a transaction.
+
+    Raises:
+        StoreConflict: a topic has not the version that the change was computed from.
+    """
     for topic_change in change.topics:
         _put_topic(connection, number, topic_change)
     for fact in change.facts:

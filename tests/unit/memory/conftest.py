@@ -16,16 +16,17 @@ from typing import Any
 
 import httpx
 import pytest
+from memory_store_conformance import drain as _drain
+from memory_store_conformance import projection as _projection
 
 from sternpost_memory.consolidation.deterministic import DeterministicEngine
 from sternpost_memory.consolidation.policy import Policy
-from sternpost_memory.consolidation.step import consolidate_next
 from sternpost_memory.consolidation.worker import Worker
 from sternpost_memory.http.app import create_app
 from sternpost_memory.http.auth import TokenAuthorizer
 from sternpost_memory.http.service import Service
 from sternpost_memory.metrics import Metrics
-from sternpost_memory.store.base import FactQuery, Store
+from sternpost_memory.store.base import Store
 from sternpost_memory.store.sqlite import SqliteStore
 
 TOKEN = "token-of-space-a"
@@ -37,22 +38,6 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store = SqliteStore(tmp_path / "memory.db")
     yield store
     store.close()
-
-
-def _projection(store: Store, space: str) -> dict[str, Any]:
-    """Everything that is computed from a space's log, as one comparable value."""
-    topics = store.topics(space, after="", limit=10_000)
-    return {
-        "topics": topics,
-        "versions": {topic.id: store.topic_versions(space, topic.id, before=None, limit=10_000) for topic in topics},
-        "facts": store.facts(space, FactQuery(history=True), after=None, limit=10_000),
-    }
-
-
-def _drain(store: Store, space: str, *, now: float = NOW, limit: int = 512) -> None:
-    """Consolidate until the buffer is empty."""
-    while consolidate_next(store, DeterministicEngine(), space, now=now, limit=limit):
-        pass
 
 
 class Api:

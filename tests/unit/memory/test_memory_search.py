@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sternpost_memory.model import NewObservation
 from sternpost_memory.retrieval.query import match_expression, terms
-from sternpost_memory.retrieval.search import BehindError, search
+from sternpost_memory.retrieval.search import search
 from sternpost_memory.store.base import CandidateKind
 from sternpost_memory.store.sqlite import SqliteStore
 
@@ -28,25 +28,6 @@ def test_no_query_is_read_as_syntax(query: str, tmp_path_factory: pytest.TempPat
     store.append("a", [NewObservation(text="a b NEAR AND")], now=1.0, idempotency_key="once")
     search(store, "a", query, limit=5)
     store.close()
-
-
-def test_what_was_written_is_found_at_once_and_later(store: SqliteStore, drain: Callable[..., None]) -> None:
-    seqs = store.append(
-        "a",
-        [
-            NewObservation(text="the fan failed", source="ops", entities=["node/node-3"], attributes={"cause": "Fan"}),
-            NewObservation(text="something else", entities=["node/node-4"]),
-        ],
-        now=5.0,
-    ).seqs
-    answer = search(store, "a", "fans", limit=5, min_seq=seqs[-1])
-    (hit,) = [hit.candidate for hit in answer.hits]
-    assert (hit.text, hit.topic, list(hit.observations), hit.source) == ("the fan failed", None, [1], "ops")
-    drain(store, "a")
-    found = [hit.candidate for hit in search(store, "a", "fan of node-3", limit=9).hits]
-    assert {hit.kind for hit in found} == set(CandidateKind)
-    assert {hit.topic for hit in found[:3]} == {"node/node-3"}
-    assert all(list(hit.observations) == [1] for hit in found[:3])
 
 
 def test_the_current_value_comes_before_the_stale_one(store: SqliteStore, drain: Callable[..., None]) -> None:
@@ -69,9 +50,3 @@ def test_spaces_do_not_see_each_other(store: SqliteStore) -> None:
     store.append("b", [NewObservation(text="other words")], now=1.0)
     assert search(store, "b", "secret", limit=5).hits == []
     assert search(store, "never-written", "secret", limit=5).hits == []
-
-
-def test_a_search_that_would_miss_something_says_so(store: SqliteStore) -> None:
-    store.append("a", [NewObservation(text="x")], now=1.0)
-    with pytest.raises(BehindError, match="newest observation here is 1, not yet 2"):
-        search(store, "a", "x", limit=5, min_seq=2)

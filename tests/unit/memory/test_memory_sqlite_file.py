@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sternpost_memory.consolidation.deterministic import DeterministicEngine
-from sternpost_memory.consolidation.step import consolidate_next
 from sternpost_memory.errors import (
     StoreBusy,
-    StoreConflict,
     StoreCorrupted,
     StoreFull,
     StoreTooNew,
@@ -116,49 +111,3 @@ def test_a_store_that_another_process_holds(tmp_path: Path, monkeypatch: pytest.
     second.append("a", some(1), now=1.0)
     first.close()
     second.close()
-
-
-def test_several_stores_on_one_file(tmp_path: Path, projection: Callable[..., Any], drain: Callable[..., None]) -> None:
-    """As several processes would: writers and two consolidations at once lose nothing and do nothing twice."""
-    path = tmp_path / "m.db"
-    stores = [SqliteStore(path) for _ in range(4)]
-    seqs: list[int] = []
-    failed: list[BaseException] = []
-    writing = threading.Event()
-
-    def write(store: SqliteStore) -> None:
-        for _ in range(25):
-            seqs.extend(store.append("a", some(3), now=1.0).seqs)
-
-    def consolidate(store: SqliteStore) -> None:
-        while not writing.is_set():
-            try:
-                consolidate_next(store, DeterministicEngine(), "a", now=1.0, limit=7)
-            except StoreConflict:
-                continue
-
-    def run(function: Callable[[SqliteStore], None], store: SqliteStore) -> None:
-        try:
-            function(store)
-        except BaseException as error:  # noqa: BLE001 - told below
-            failed.append(error)
-
-    writers = [threading.Thread(target=run, args=(write, store)) for store in stores[:2]]
-    workers = [threading.Thread(target=run, args=(consolidate, store)) for store in stores[2:]]
-    for thread in [*writers, *workers]:
-        thread.start()
-    for thread in writers:
-        thread.join()
-    writing.set()
-    for thread in workers:
-        thread.join()
-    assert failed == []
-    assert sorted(seqs) == list(range(1, 151))
-    drain(stores[0], "a")
-    before = projection(stores[1], "a")
-    held = [seq for versions in before["versions"].values() for version in versions for seq in version.observations]
-    assert sorted(held) == list(range(1, 151))
-    stores[0].rebuild("a", DeterministicEngine())
-    assert projection(stores[1], "a") == before
-    for store in stores:
-        store.close()

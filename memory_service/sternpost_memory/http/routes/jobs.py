@@ -30,7 +30,7 @@ def consolidate(space: Space, service: ServiceParameter, response: Response) -> 
 
 
 @router.get("/v1/jobs/{job_id}")
-def read_job(job_id: Annotated[str, Path(max_length=64)], service: ServiceParameter, grant: GrantParameter) -> Job:
+def read_job(job_id: Annotated[str, Path(max_length=128)], service: ServiceParameter, grant: GrantParameter) -> Job:
     """How far a job is."""
     job = service.store.job(job_id)
     # Another tenant's job is answered like one that does not exist.
