@@ -65,6 +65,7 @@ def exclude(status: TrainingJobStatus, reasons: Mapping[str, str], view: View) -
             until=view.now + timedelta(seconds=seconds(view, status, node)),
             reason=reason,
             attempt=status.attempt.number,
+            proven=node in view.bad_nodes,
             count=earlier(view, status, node) + 1,
         )
         for node, reason in sorted(reasons.items())
@@ -97,6 +98,20 @@ def suspect(view: View, status: TrainingJobStatus, reasons: Mapping[str, str]) -
         for node, reason in sorted(reasons.items())
     ]
     return status.model_copy(update={"suspected_nodes": [*others, *new][-MAX_NODES:]})
+
+
+def newly_blamed(before: TrainingJobStatus, after: TrainingJobStatus) -> frozenset[str]:
+    """Nodes that a plan excludes or suspects anew: for how long depends on their history, if it can be had."""
+    known = {(each.node, each.since) for each in before.excluded_nodes}
+    known |= {(each.node, each.last_at) for each in before.suspected_nodes}
+    new = {(each.node, each.since) for each in after.excluded_nodes}
+    new |= {(each.node, each.last_at) for each in after.suspected_nodes}
+    return frozenset(node for node, _ in new - known)
+
+
+def proven(status: TrainingJobStatus) -> tuple[str, ...]:
+    """Names of the nodes that are excluded on their own evidence, sorted."""
+    return tuple(sorted(each.node for each in status.excluded_nodes if each.proven))
 
 
 def lost_while_held(view: View, status: TrainingJobStatus) -> dict[str, str]:

@@ -151,10 +151,7 @@ def _read_job(document: Document) -> tuple[TrainingJob | None, list[Problem]]:
     if wrong_type:
         return None, problems + wrong_type
     wire = {key: part for key, part in _without_nulls(value).items() if key != "status"}
-    problems += [_problem(document, *found) for found in _check_name(wire)]
-    spec = wire.get("spec")
-    if isinstance(spec, dict):
-        problems += [_problem(document, ("spec", *location), message) for location, message in _check_spec(spec)]
+    problems += [_problem(document, *found) for found in check_wire(wire)]
     try:
         job = TrainingJob.model_validate_json(json.dumps(wire), strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -169,6 +166,15 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def check_wire(wire: dict[str, Any]) -> list[tuple[Location, str]]:
+    """What the models cannot see is wrong with a TrainingJob as it is on the wire: where, and what."""
+    found = _check_name(wire)
+    spec = wire.get("spec")
+    if isinstance(spec, dict):
+        found += [(("spec", *location), message) for location, message in _check_spec(spec)]
+    return found
 
 
 def _check_name(wire: dict[str, Any]) -> list[tuple[Location, str]]:

@@ -211,6 +211,8 @@ class ExcludedNode(Model):
     until: Time
     reason: str = ""
     attempt: int = 0
+    proven: bool = False
+    """Whether the node itself said so, by a condition. Only that is reason to cordon it for everybody."""
     count: int = 1
     """How often it has been excluded by now, by whatever job, as far as the memory service knows."""
 
