@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness import binaries, cgroups, control_plane, credentials, folders, images, network, node
+from harness import binaries, cgroups, control_plane, credentials, folders, images, network, node, volumes
 from harness.commands import HarnessError, run, wait_until
 from harness.control_plane import ControlPlane
 from harness.machine import Machine
@@ -95,6 +95,7 @@ class Cluster:
             self.load([images.PAUSE_IMAGE])
             for name in self.nodes:
                 self.wait_node(name)
+            self.kubectl("apply", "-f", "-", stdin=json.dumps(volumes.make(self.folder / "volumes")))
 
     def boot(self, item: Node) -> None:
         """Start a node, for the first time or after it was lost; `wait_node` waits until it is ready."""

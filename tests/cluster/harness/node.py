@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import cgroups
-from harness.commands import wait_until
+from harness.commands import CommandError, wait_until
 from harness.images import PAUSE_IMAGE
 from harness.machine import Machine
 from harness.network import PODS, Addresses, cni_configuration
@@ -100,10 +100,16 @@ class Node:
 
     def wait_containerd(self) -> None:
         """Wait until its containerd answers."""
-        socket = Path(f"/proc/{self.machine.first.pid}/root{SOCKET}")
+
+        def answers() -> bool:
+            try:
+                self.ctr("version", timeout=10)
+            except CommandError:
+                return False
+            return True
+
         log = self.machine.log("containerd")
-        wait_until(socket.exists, f"containerd of {self.name} answers (its log: {log})", seconds=30, interval=0.05)
-        self.ctr("version")
+        wait_until(answers, f"containerd of {self.name} answers (its log: {log})", seconds=60)
 
     def ctr(self, *arguments: str | Path, timeout: float = 300) -> str:
         """Run `ctr` on the node, in the kubelet's containerd namespace."""
