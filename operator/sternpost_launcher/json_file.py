@@ -40,4 +40,5 @@ def write_atomically(path: Path, value: dict[str, Any]) -> None:
     """
     temporary = path.with_name(f".{path.name}.tmp")  # one writer only, so a killed one's remains are reused
     temporary.write_bytes(json.dumps(value).encode())
+    temporary.chmod(0o644)  # read by a sidecar that may be another user, whatever the umask
     temporary.replace(path)

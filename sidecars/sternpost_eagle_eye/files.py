@@ -24,6 +24,7 @@ def write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
+        temporary.chmod(0o644)  # read by a trainer that may be another user, whatever the umask
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

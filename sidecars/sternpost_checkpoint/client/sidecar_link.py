@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sternpost_checkpoint.errors import CheckpointError
+from sternpost_checkpoint.shm.files import make_directory
 from sternpost_checkpoint.shm.heartbeat import sidecar_alive
 from sternpost_checkpoint.shm.mailbox import ask, forget, take_answer
 
@@ -34,7 +35,7 @@ class SidecarLink:
     def __init__(self, shm: Path, directory: Path) -> None:
         self._shm = shm
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         forget(directory)
 
     def call(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sternpost_checkpoint.shm.files import read_json, write_json
+from sternpost_checkpoint.shm.files import make_directory, read_json, write_json
 from sternpost_checkpoint.shm.paths import requests_directory, responses_directory
 
 _NAME = re.compile(r"^[0-9a-f]{32}\.json$")
@@ -37,14 +37,14 @@ def pending_requests(directory: Path) -> list[Request]:
 
 def answer(directory: Path, request_id: str, body: dict[str, Any]) -> None:
     """Answer, then remove the question: a crash in between only answers again."""
-    responses_directory(directory).mkdir(parents=True, exist_ok=True)
+    make_directory(responses_directory(directory))
     write_json(responses_directory(directory) / f"{request_id}.json", body)
     (requests_directory(directory) / f"{request_id}.json").unlink(missing_ok=True)
 
 
 def ask(directory: Path, request_id: str, body: dict[str, Any]) -> None:
     """Put a question."""
-    requests_directory(directory).mkdir(parents=True, exist_ok=True)
+    make_directory(requests_directory(directory))
     write_json(requests_directory(directory) / f"{request_id}.json", body)
 
 

@@ -12,6 +12,7 @@ import xxhash
 
 from sternpost_checkpoint.errors import FormatError, SharedMemoryError, TornSlotError
 from sternpost_checkpoint.format.table import Meta, parse_meta
+from sternpost_checkpoint.shm.files import SHARED_FILE, make_directory
 from sternpost_checkpoint.shm.layout import (
     HEADER_BYTES,
     MAGIC,
@@ -128,10 +129,13 @@ class SlotWriter(Slot):
         """
         if self.refresh() and self.capacity >= size:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        make_directory(self.path.parent)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SHARED_FILE)
         try:
-            before = os.fstat(descriptor).st_size
+            found = os.fstat(descriptor)
+            before = found.st_size
+            if found.st_uid == os.geteuid():  # whatever the umask, and before there is anything to map
+                os.fchmod(descriptor, SHARED_FILE)
             try:
                 # Reserves the pages: without it a full volume is a SIGBUS in the middle of a copy.
                 os.posix_fallocate(descriptor, 0, size)

@@ -17,7 +17,7 @@ from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import StoreError
 from sternpost_checkpoint.format.names import GENERATIONS, index_name, shard_name
 from sternpost_checkpoint.lineage import Generation
-from sternpost_checkpoint.shm.files import write_json
+from sternpost_checkpoint.shm.files import make_directory, write_json
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.mailbox import Request, answer, pending_requests
 from sternpost_checkpoint.shm.paths import checkpoint_directory, heartbeat_path, ranks_present
@@ -91,7 +91,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        checkpoint_directory(self._config.shm).mkdir(parents=True, exist_ok=True)
+        make_directory(checkpoint_directory(self._config.shm))
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
         _log.info("ready", storage=self._catalog.store.uri, shared_memory=str(self._config.shm))
