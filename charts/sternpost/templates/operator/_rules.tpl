@@ -1,0 +1,36 @@
+{{/* What the operator may do where jobs are. It holds what it grants to a job's account, or the API server would not let it. */}}
+{{- define "sternpost.jobRules" -}}
+- apiGroups: [sternpost.dev]
+  resources: [trainingjobs]
+  verbs: [get, list, watch, patch, delete]
+- apiGroups: [sternpost.dev]
+  resources: [trainingjobs/status]
+  verbs: [get, patch]
+# To own objects that hold up a job's deletion, where the cluster asks for that.
+- apiGroups: [sternpost.dev]
+  resources: [trainingjobs/finalizers]
+  verbs: [update]
+- apiGroups: [sternpost.dev]
+  resources: [attempts]
+  verbs: [get, list, watch, create, patch, delete]
+# `report` is what the admission policy asks for; the operator grants it to each job's account, for that job.
+- apiGroups: [sternpost.dev]
+  resources: [anomalies]
+  verbs: [get, list, watch, create, patch, delete, report]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, patch, delete]
+# Made once a job and applied again; removed by the garbage collector with the job. They are never listed.
+- apiGroups: [""]
+  resources: [services, serviceaccounts, secrets]
+  verbs: [get, create, patch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
