@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sternpost_operator.commands.crds import crds
+from sternpost_operator.commands.operator import operator
 from sternpost_operator.commands.validate import validate
 
 app = typer.Typer(
@@ -86,6 +87,7 @@ def run(  # noqa: PLR0917 -- typer passes them by name
     raise typer.Exit(run_job(options, Console()))
 
 
+app.command()(operator)
 app.command()(validate)
 app.command()(crds)
 

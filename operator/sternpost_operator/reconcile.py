@@ -8,10 +8,11 @@ from datetime import datetime
 
 import structlog
 
-from sternpost_operator.cluster.base import Cluster, ConflictError
-from sternpost_operator.recovery.actions import Action, RecordIncident
+from sternpost_operator import refusals
+from sternpost_operator.cluster.base import Cluster, ConflictError, RefusedError
+from sternpost_operator.recovery.actions import Action, CreatePod, RecordIncident
 from sternpost_operator.recovery.observed import Observed
-from sternpost_operator.recovery.plan import plan
+from sternpost_operator.recovery.plan import Plan, plan
 from sternpost_operator.resources.progress import ProgressReport
 from sternpost_operator.resources.training_job import TrainingJob
 
@@ -44,7 +45,7 @@ async def reconcile(
     """Bring one job one step on. `last_progress` is `observed.last_progress` of the reconcile before, if there was one.
 
     A cluster that does not answer is no error of the job: it is logged and told to the caller, who tries again later.
-    Whatever is interrupted anywhere is planned again from what is then seen.
+    Whatever is interrupted anywhere is planned again from what is then seen. Raises `InvalidJobError`.
     """
     for _ in range(CONFLICT_LIMIT):
         try:
@@ -66,24 +67,61 @@ async def _once(
     observed = await cluster.observe(job)
     # Worker 0 takes its last figures with it when it goes: what was lost with it is only known from here.
     observed = replace(observed, last_progress=observed.progress or observed.last_progress or last_progress)
-    planned = plan(job, observed, clock())
-    changed = planned.status != job.status
+    now = clock()
+    planned = plan(job, observed, now)
+    status = refusals.lifted(planned.status, planned.actions, now)
+    changed = status != job.status
     if changed:
-        job = await cluster.write_status(job, planned.status)
-    acted = 0
+        job = await cluster.write_status(job, status)
+    done = await _carry_out(cluster, job, planned)
+    if done.refused is not None:
+        status = refusals.noted(job.status, done.refused, now)
+        if status != job.status:
+            job, changed = await cluster.write_status(job, status), True
+    return Reconciled(job, observed, done.acted, changed, retry=bool(done.error), error=done.error)
+
+
+@dataclass
+class _Done:
+    """What came of the actions of a plan."""
+
+    acted: int = 0
+    error: str = ""
+    """Why the rest was left to the next reconcile."""
+    refused: RefusedError | None = None
+    """Why a Pod, or what it needs, was not made."""
+
+
+async def _carry_out(cluster: Cluster, job: TrainingJob, planned: Plan) -> _Done:
+    """Do all that can be done.
+
+    A failure ends it, for what follows may rest on what failed: a new attempt must not be issued before the old Pods are
+    deleted. What nothing rests on is done all the same.
+    """
+    done = _Done()
     for action in planned.actions:
+        if done.error and not isinstance(action, RecordIncident):
+            continue
         try:
             await cluster.act(job, action)
         except OSError as error:
-            _log.warning("action failed", job=name, action=_described(action), detail=str(error))
+            _log.warning(
+                "action failed",
+                namespace=job.metadata.namespace,
+                job=job.metadata.name,
+                action=_described(action),
+                detail=str(error),
+            )
             if isinstance(action, RecordIncident):
-                continue  # nothing waits for it, and it stays in the status until it is acknowledged
-            # What follows may rest on it: a new attempt must not be issued before the old Pods are deleted.
-            return Reconciled(job, observed, acted, changed, retry=True, error=f"{_described(action)}: {error}")
-        acted += 1
+                continue  # it stays in the status until it is acknowledged
+            done.error = f"{_described(action)}: {error}"
+            if isinstance(error, RefusedError) and isinstance(action, CreatePod):
+                done.refused = error
+            continue
+        done.acted += 1
         if not isinstance(action, RecordIncident):
-            _log.info("acted", job=name, action=_described(action))
-    return Reconciled(job, observed, acted, changed)
+            _log.info("acted", namespace=job.metadata.namespace, job=job.metadata.name, action=_described(action))
+    return done
 
 
 def _described(action: Action) -> str:

@@ -1,0 +1,1 @@
+"""What the operator measures of itself and of its jobs, for Prometheus."""
