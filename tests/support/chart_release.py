@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from harness import folders, images
-from kube import CommandError, Kube
+from harness.commands import CommandError
+from kube import Kube
 
 RELEASE = "sternpost"
 SYSTEM = "sternpost-system"

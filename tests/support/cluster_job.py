@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.commands import CommandError
 from harness.images import TRAINER_IMAGE
 from harness.trainer import torch_environment
-from kube import CommandError, Kube, NotInTimeError, Object, condition_of
+from kube import Kube, NotInTimeError, Object, condition_of
 from local_job import JOBS
 
 from sternpost_operator.local_run.report import Stored
