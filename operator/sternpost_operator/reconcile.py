@@ -10,6 +10,7 @@ import structlog
 
 from sternpost_operator import refusals
 from sternpost_operator.cluster.base import Cluster, ConflictError, RefusedError
+from sternpost_operator.recovery import exclusion
 from sternpost_operator.recovery.actions import Action, CreatePod, RecordIncident
 from sternpost_operator.recovery.observed import Observed
 from sternpost_operator.recovery.plan import Plan, plan
@@ -69,6 +70,11 @@ async def _once(
     observed = replace(observed, last_progress=observed.progress or observed.last_progress or last_progress)
     now = clock()
     planned = plan(job, observed, now)
+    blamed = exclusion.newly_blamed(job.status, planned.status)
+    if blamed:
+        # Only a decision that blames a node is worth asking for: one that was excluded before stays out for longer.
+        observed = replace(observed, node_history=await cluster.node_history(job, blamed))
+        planned = plan(job, observed, now)
     status = refusals.lifted(planned.status, planned.actions, now)
     changed = status != job.status
     if changed:

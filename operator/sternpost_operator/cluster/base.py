@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from sternpost_operator.recovery.actions import Action
@@ -41,6 +42,10 @@ class Cluster(Protocol):
 
     async def observe(self, job: TrainingJob) -> Observed:
         """Everything that `plan` looks at."""
+        ...
+
+    async def node_history(self, job: TrainingJob, nodes: Collection[str]) -> Mapping[str, int]:
+        """How often each of the nodes was excluded before, by whatever job, as far as that is known. Raises nothing."""
         ...
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:

@@ -85,10 +85,7 @@ class MemoryClient:
         return self._clock() < self._not_before.get(url, 0.0)
 
     async def _authorization(self) -> dict[str, str]:
-        if self._token_file is None:
-            return {}
-        token = await asyncio.to_thread(_read_token, self._token_file)
-        return {"Authorization": f"Bearer {token}"}
+        return {} if self._token_file is None else await bearer(self._token_file)
 
     def _failed(self, url: str, incident: Incident, problem: str) -> None:
         pause = self._back_off.get(url, _FIRST_BACK_OFF_SECONDS)
@@ -97,6 +94,11 @@ class MemoryClient:
         _logger.warning(
             "incident not recorded, trying again", url=url, incident=incident.id, error=problem, seconds=pause
         )
+
+
+async def bearer(token_file: Path) -> dict[str, str]:
+    """The header with the token in a file; raises `OSError`, and `ValueError` where there is none in it."""
+    return {"Authorization": f"Bearer {await asyncio.to_thread(_read_token, token_file)}"}
 
 
 def _read_token(path: Path) -> str:

@@ -67,6 +67,17 @@ def operator(  # noqa: PLR0917 -- typer passes them by name
             help="Node conditions that are such evidence.",
         ),
     ] = "",
+    node_uncordon_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="STERNPOST_NODE_UNCORDON_SECONDS",
+            min=0,
+            help="So long must the evidence be gone before a node is given back.",
+        ),
+    ] = 600.0,
+    node_cordon_max_share: Annotated[
+        float, typer.Option(envvar="STERNPOST_NODE_CORDON_MAX_SHARE", min=0, max=1, help="Of the nodes, at most.")
+    ] = 0.1,
     log_level: Annotated[str, typer.Option(envvar="STERNPOST_LOG_LEVEL", metavar="LEVEL")] = "info",
 ) -> None:
     """Reconcile the TrainingJobs of a Kubernetes cluster: KUBECONFIG, or the Pod that this runs in.
@@ -98,6 +109,8 @@ def operator(  # noqa: PLR0917 -- typer passes them by name
             host=host,
             cordon=node_cordon,
             drain=node_drain,
+            uncordon_seconds=node_uncordon_seconds,
+            cordon_max_share=node_cordon_max_share,
             hardware=parse_conditions(node_conditions),
         )
     except ValueError as error:

@@ -124,7 +124,7 @@ def _progress(sample: JobSample) -> Iterator[Figure]:
     report, kept = sample.progress, sample.status.progress
     when: datetime | None
     if report is not None and report.attempt == sample.status.attempt.id:
-        step, loss, when = report.step, report.loss, report.last_step_at or report.at
+        step, loss, when = report.step, report.loss, report.at
     elif kept is not None:
         step, loss, when = kept.step, kept.loss, kept.updated_at
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from sternpost_operator.metrics.changes import RUNG_NAMES, STAGES, changes
-from sternpost_operator.resources.training_job_status import TrainingJobStatus
+from sternpost_operator.resources.training_job_status import Cause, TrainingJobStatus
 
 PREFIX = "sternpost_operator_"
 
@@ -52,6 +53,7 @@ class OperatorMetrics:
         self.incidents = counter("incidents_total", "Attempts to tell the memory service.", ("result",))
         self.incidents_unsent = gauge("incidents_unsent", "Incidents that the memory service has not taken yet.")
         self.nodes_cordoned = gauge("nodes_cordoned", "Nodes that the operator keeps cordoned.")
+        self.node_cordoned_now = gauge("node_cordoned", "1 for a node that the operator keeps cordoned.", ("node",))
         self.node_cordons = counter("node_cordons_total", "Nodes cordoned, by why.", ("reason",))
         self.drains = counter("drains_total", "Drains of nodes by what came of them.", ("result",))
         self._begin_at_zero()
@@ -64,6 +66,11 @@ class OperatorMetrics:
             self.incidents.labels(taken)
         for stage in STAGES:
             self.recovery_stage_seconds.labels(stage)
+        for cause in set(Cause) - {Cause.SPEC_CHANGED, Cause.SUSPENDED}:
+            for rung in RUNG_NAMES.values():
+                self.recoveries.labels(str(cause), rung)
+        for outcome in ("done", "blocked", "error"):
+            self.drains.labels(outcome)
 
     def status_changed(self, before: TrainingJobStatus, after: TrainingJobStatus) -> None:
         """Count what came to pass in a job."""
@@ -101,5 +108,17 @@ class OperatorMetrics:
         """As `IncidentObserver`."""
         self.incidents_unsent.set(count)
 
+    def node_cordoned(self, reason: str) -> None:
+        """As `KeeperObserver`."""
+        self.node_cordons.labels(reason).inc()
 
-__all__ = ["RUNG_NAMES", "OperatorMetrics"]
+    def drain_ended(self, result: str) -> None:
+        """As `KeeperObserver`."""
+        self.drains.labels(result).inc()
+
+    def keeps_cordoned(self, nodes: Collection[str]) -> None:
+        """These nodes, and no others, are cordoned by the operator now."""
+        self.nodes_cordoned.set(len(nodes))
+        self.node_cordoned_now.clear()
+        for node in nodes:
+            self.node_cordoned_now.labels(node).set(1)

@@ -21,11 +21,15 @@ from sternpost_operator.cluster.kubernetes.inventory import Inventory, JobKey
 from sternpost_operator.cluster.kubernetes.outbox import Outbox
 from sternpost_operator.cluster.kubernetes.progress_stream import ProgressStreams
 from sternpost_operator.cluster.kubernetes.session import watching_session
-from sternpost_operator.cluster.memory_client import MemoryClient
+from sternpost_operator.cluster.memory_client import MemoryClient, bearer
 from sternpost_operator.handlers import build_registry, build_settings
 from sternpost_operator.metrics.jobs import JobMetrics
 from sternpost_operator.metrics.operator_metrics import OperatorMetrics
+from sternpost_operator.node_keeper.history import Authorization, NodeHistory
+from sternpost_operator.node_keeper.keeper import NodeKeeper
+from sternpost_operator.node_keeper.settings import KeeperSettings
 from sternpost_operator.operator_process.events import EventWriter
+from sternpost_operator.operator_process.node_loop import NodeLoop
 from sternpost_operator.operator_process.options import Options
 from sternpost_operator.operator_process.orphans import Orphans
 from sternpost_operator.operator_process.queue import WorkQueue
@@ -57,6 +61,7 @@ class Leader:
     events: EventWriter
     sweeper: Sweeper
     orphans: Orphans
+    nodes: NodeLoop
     watching: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once kopf has begun."""
 
@@ -68,6 +73,7 @@ class Leader:
             "incidents": self.cluster.incidents.run(),
             "sweeper": self.sweeper.run(),
             "orphans": self.orphans.run(),
+            "nodes": self.nodes.run(),
             "kopf": self._watch(),
         }
         async with asyncio.TaskGroup() as group:
@@ -120,9 +126,19 @@ async def leading(
             metrics_namespaces=options.metrics_namespaces,
             streams=streams,
             incidents=incidents,
+            history=NodeHistory(memory_client, _authorization(options)),
+            memory_url=options.memory_url,
         )
         events = EventWriter(client, options.identity)
         reconciler = Reconciler(cluster, queue, metrics=metrics, job_metrics=jobs, events=events, now=utc_now)
+        settings = KeeperSettings(
+            cordon=options.cordon,
+            drain=options.drain,
+            uncordon_seconds=options.uncordon_seconds,
+            max_share=options.cordon_max_share,
+        )
+        keeper = NodeKeeper(client, settings, dict(options.hardware), metrics)
+        node_loop = NodeLoop(keeper, cluster, jobs=reconciler.jobs, metrics=metrics, wake=queue.wake, now=utc_now)
         yield Leader(
             options,
             client,
@@ -134,4 +150,10 @@ async def leading(
             events,
             Sweeper(client, inventory, queue.wake),
             Orphans(cluster, utc_now),
+            node_loop,
         )
+
+
+def _authorization(options: Options) -> Authorization | None:
+    file = options.memory_token_file
+    return None if file is None else lambda: bearer(file)

@@ -29,6 +29,10 @@ class Options:
     host: str = "0.0.0.0"  # noqa: S104 -- the kubelet and Prometheus come from elsewhere
     cordon: bool = False
     drain: bool = False
+    uncordon_seconds: float = 600.0
+    """For how long the evidence must be gone before a node is given back."""
+    cordon_max_share: float = 0.1
+    """Of the nodes, that may be cordoned."""
     hardware: tuple[tuple[str, str], ...] = ()
     """Node conditions that are evidence of bad hardware: type and the status that says so."""
 

@@ -66,6 +66,10 @@ class Reconciler:
             for number in range(WORKERS):
                 group.create_task(self._work(), name=f"reconciler {number}")
 
+    def jobs(self) -> list[TrainingJob]:
+        """All jobs that can be understood, as they were seen last."""
+        return list(self._seen.values())
+
     async def _work(self) -> None:
         while True:
             key, waited = await self._queue.take()

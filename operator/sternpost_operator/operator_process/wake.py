@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sternpost_operator.recovery import finish
 from sternpost_operator.recovery.observed import Observed, PodPhase
 from sternpost_operator.resources.training_job import TrainingJob
 from sternpost_operator.resources.training_job_status import Phase
@@ -77,9 +78,9 @@ def _terms(job: TrainingJob, now: datetime) -> list[float]:
     if status.unsent_incidents:
         found.append(UNSENT_SECONDS)
     if status.phase.terminal:
-        ttl = job.spec.ttl_seconds_after_finished
-        if ttl is not None and status.finished_at is not None:
-            found.append(ttl - (now - status.finished_at).total_seconds())
-        return found
+        over = finish.delete_at(job, status)
+        return found if over is None else [*found, max(MOVING_SECONDS, (over - now).total_seconds())]
+    if status.recovery is not None and status.recovery.save_by is not None:
+        found.append((status.recovery.save_by - now).total_seconds())
     found += [(each.until - now).total_seconds() for each in status.excluded_nodes]
     return found

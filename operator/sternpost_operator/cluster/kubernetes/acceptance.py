@@ -11,7 +11,7 @@ from sternpost_operator.cluster.base import InvalidJobError
 from sternpost_operator.resources.base import API_VERSION
 from sternpost_operator.resources.explain import explain_error
 from sternpost_operator.resources.location import Location, format_location
-from sternpost_operator.resources.manifest import _check_name, _check_spec
+from sternpost_operator.resources.manifest import check_wire
 from sternpost_operator.resources.training_job import TrainingJob
 
 MAX_PROBLEMS = 20
@@ -29,15 +29,12 @@ def accept(manifest: Mapping[str, Any]) -> TrainingJob:
         "apiVersion": API_VERSION,
         "kind": "TrainingJob",
     }
-    problems: list[tuple[Location, str]] = list(_check_name(wire))
-    spec = wire.get("spec")
+    problems = check_wire(wire)
     try:
         job = _parse(wire)
     except ValidationError as error:
         problems += [explain_error(TrainingJob, detail) for detail in error.errors(include_url=False)]
         raise InvalidJobError(_worded(problems)) from None
-    if isinstance(spec, dict):
-        problems += [(("spec", *location), message) for location, message in _check_spec(spec)]
     if problems:
         raise InvalidJobError(_worded(problems))
     return job

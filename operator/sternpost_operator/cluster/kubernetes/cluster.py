@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -23,6 +22,7 @@ from sternpost_operator.cluster.kubernetes.pods import PodBuilder, Pods
 from sternpost_operator.cluster.kubernetes.progress_stream import ProgressStreams, source_of
 from sternpost_operator.manifests.images import Images
 from sternpost_operator.manifests.worker_pod import build_pod
+from sternpost_operator.node_keeper.history import NodeHistory
 from sternpost_operator.recovery.actions import (
     Action,
     CreatePod,
@@ -39,16 +39,6 @@ from sternpost_operator.resources.training_job_status import TrainingJobStatus
 _logger = structlog.get_logger(__name__)
 
 
-@dataclass
-class NodeKnowledge:
-    """What others find out of nodes, for `Observed`; replaced as a whole."""
-
-    history: Mapping[str, int]
-    """How often each was excluded before."""
-    drains: Mapping[str, str]
-    """Why its drain does not get on."""
-
-
 class KubernetesCluster:
     """The API server behind `client`, seen through `inventory`, which watches fill."""
 
@@ -62,18 +52,23 @@ class KubernetesCluster:
         metrics_namespaces: Sequence[str] = (),
         streams: ProgressStreams,
         incidents: IncidentSender,
+        history: NodeHistory,
+        memory_url: str = "",
         pod_builder: PodBuilder = build_pod,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.inventory = inventory
         self.streams = streams
         self.incidents = incidents
-        self.nodes = NodeKnowledge({}, {})
+        self.drains: Mapping[str, str] = {}
+        """Why a node's drain does not get on, as the node keeper says."""
         self.client = client
         self.owned = OwnedObjects(client, namespace, metrics_namespaces)
         self.pods = Pods(client, inventory, images, pod_builder, clock)
         self.attempts = Attempts(client, inventory)
         self.heartbeats = Heartbeats(client)
+        self.history = history
+        self.memory_url = memory_url
         self._accepted: dict[JobKey, tuple[int, TrainingJob]] = {}
 
     def in_namespace(self, namespace: str) -> NamespaceCluster:
@@ -129,9 +124,13 @@ class NamespaceCluster:
             progress=shared.streams.newest(key),
             last_progress=shared.streams.last(key),
             acknowledged_incidents=shared.incidents.taken(job.metadata.uid),
-            node_history=shared.nodes.history,
-            drains=shared.nodes.drains,
+            drains=shared.drains,
         )
+
+    async def node_history(self, job: TrainingJob, nodes: Collection[str]) -> Mapping[str, int]:
+        """As `Cluster.node_history`, from the job's memory service."""
+        policy = job.spec.memory
+        return await self._shared.history.of(policy.url or self._shared.memory_url, policy.space, nodes)
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         """As `Cluster.write_status`. The job of the answer is in the inventory before this returns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sternpost_operator.node_keeper.marks import Marks
 from sternpost_operator.recovery.observed import AnomalyView, NodeView, PodView
 from sternpost_operator.resources.attempt import AttemptSpec
 
@@ -77,3 +78,5 @@ class NodeEntry(Entry):
     """A node."""
 
     view: NodeView
+    marks: Marks
+    """What the operator itself wrote on it."""

@@ -26,6 +26,7 @@ from sternpost_operator.cluster.pod_facts import (
     slot_of,
 )
 from sternpost_operator.manifests.sidecars import CHECKPOINT_CONTAINER, EAGLE_EYE_CONTAINER
+from sternpost_operator.node_keeper.marks import read as read_marks
 from sternpost_operator.recovery.observed import AnomalyView, NodeCondition, NodeTaint, NodeView, PodPhase, PodView
 from sternpost_operator.resources.anomaly import Anomaly
 from sternpost_operator.resources.attempt import Attempt
@@ -158,7 +159,8 @@ def node_entry(manifest: Mapping[str, Any], hardware: HardwareConditions) -> Nod
         ),
         taints=tuple(_taint(item) for item in mappings(spec.get("taints"))),
     )
-    return NodeEntry(*identity, version_of(manifest), view=view)
+    marks = read_marks(mapping(metadata.get("annotations")))
+    return NodeEntry(*identity, version_of(manifest), view=view, marks=marks)
 
 
 def _identity(metadata: Mapping[str, Any]) -> tuple[str, str, str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import httpx
 import structlog
@@ -89,6 +89,10 @@ class LocalCluster:
             progress=await self._progress(job, attempt),
             acknowledged_incidents=self._acknowledged.of(job.metadata.name),
         )
+
+    async def node_history(self, job: TrainingJob, nodes: Collection[str]) -> Mapping[str, int]:  # noqa: ARG002
+        """As `Cluster.node_history`. Simulated nodes have none: they are made anew for each run."""
+        return {}
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         """As `Cluster.write_status`; a status that did not change costs no write."""
