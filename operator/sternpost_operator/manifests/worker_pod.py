@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,15 +25,10 @@ from sternpost_operator.manifests.sidecars import (
 from sternpost_operator.resources import reserved
 from sternpost_operator.resources.names import pod_name, service_account_name, service_name
 from sternpost_operator.resources.template import TemplateError, require_template
+from sternpost_operator.resources.termination import termination_seconds
 from sternpost_operator.resources.training_job import TRAINER_CONTAINER, TrainingJob
 
 Pod = dict[str, Any]
-
-FLUSH_SECONDS = 30
-"""What the checkpoint sidecar has after the ranks are gone to bring the newest generation into the storage."""
-
-SHUTDOWN_SECONDS = 5
-"""What the launcher and the sidecars need beside that."""
 
 
 def build_pod(
@@ -58,6 +52,7 @@ def build_pod(
         spec.template,
         ranks_per_worker=spec.ranks_per_worker,
         shared_memory=spec.checkpoint.shared_memory if spec.checkpoint else None,
+        grace_seconds=spec.recovery.grace_seconds,
     )
     template = copy.deepcopy(spec.template)
     excluded = sorted(set(excluded_nodes))
@@ -111,6 +106,7 @@ def _metadata(job: TrainingJob, slot: int, template: Mapping[str, Any], excluded
 
 def _pod_spec(job: TrainingJob, template: dict[str, Any], images: Images, control_plane: str) -> dict[str, Any]:
     trainer = _trainer(template)
+    recovery = job.spec.recovery
     identity = Identity.of(template, trainer)
     # Ours come first: while the template's own init containers load data, eagle-eye already answers.
     init = [launcher_container(job, images, identity), eagle_eye_container(job, images, identity, control_plane)]
@@ -122,13 +118,15 @@ def _pod_spec(job: TrainingJob, template: dict[str, Any], images: Images, contro
         "restartPolicy": "OnFailure",
         "securityContext": pod_context(template, identity),
         "terminationGracePeriodSeconds": max(
-            _termination_seconds(job), template.get("terminationGracePeriodSeconds") or 0
+            termination_seconds(recovery.grace_seconds, checkpoints=job.spec.checkpoint is not None),
+            template.get("terminationGracePeriodSeconds") or 0,
         ),
         "initContainers": [*init, *(template.get("initContainers") or [])],
         "containers": containers,
+        # The template's own first, here and below: what the API server says of volumes[0] is about the template's.
         "volumes": [
-            *volumes.build_volumes(job, kubernetes=is_kubernetes(control_plane)),
             *(template.get("volumes") or []),
+            *volumes.build_volumes(job, kubernetes=is_kubernetes(control_plane)),
         ],
     }
     if is_kubernetes(control_plane):
@@ -153,17 +151,12 @@ def wrap_trainer(job: TrainingJob, trainer: Mapping[str, Any]) -> dict[str, Any]
         "command": ["python3", LAUNCHER_FILE, "--", *trainer["command"]],
         # First, so that the template's own variables can refer to them as $(NAME).
         "env": [*common_environment(job), *grace_environment(job), *(trainer.get("env") or [])],
-        "ports": [*ports, *(trainer.get("ports") or [])],
+        "ports": [*(trainer.get("ports") or []), *ports],
         "securityContext": trainer_context(job.spec.template["spec"], trainer),
         "volumeMounts": [
+            *(trainer.get("volumeMounts") or []),
             volumes.mount(volumes.BIN, volumes.BIN_PATH, read_only=True),
             volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),
             volumes.mount(volumes.SHM, volumes.SHM_PATH),
-            *(trainer.get("volumeMounts") or []),
         ],
     }
-
-
-def _termination_seconds(job: TrainingJob) -> int:
-    flush = FLUSH_SECONDS if job.spec.checkpoint else 0
-    return math.ceil(job.spec.recovery.grace_seconds) + flush + SHUTDOWN_SECONDS

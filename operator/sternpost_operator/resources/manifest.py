@@ -15,7 +15,7 @@ from sternpost_operator.resources.location import Location, format_location
 from sternpost_operator.resources.names import JOB_NAME_PATTERN, MAX_JOB_NAME
 from sternpost_operator.resources.quantity import parse_bytes
 from sternpost_operator.resources.template import check_template
-from sternpost_operator.resources.training_job import ONE_SIZE, TrainingJob
+from sternpost_operator.resources.training_job import MAX_SECONDS, ONE_SIZE, RecoveryPolicy, TrainingJob
 from sternpost_operator.resources.yaml_document import Document, Mark, read_documents
 
 MAX_BYTES = 256 * 1024
@@ -215,6 +215,17 @@ def _check_spec(spec: dict[str, Any]) -> list[tuple[Location, str]]:
         ranks = ranks if isinstance(ranks, int) and 1 <= ranks <= 64 else 1
         found += [
             (("template", *problem.location), problem.message)
-            for problem in check_template(template, ranks_per_worker=ranks, shared_memory=shared_memory)
+            for problem in check_template(
+                template, ranks_per_worker=ranks, shared_memory=shared_memory, grace_seconds=_grace_seconds(spec)
+            )
         ]
     return found
+
+
+def _grace_seconds(spec: dict[str, Any]) -> float:
+    """`recovery.graceSeconds`; 0 where it is no such thing, which the model says."""
+    recovery = spec.get("recovery", {})
+    default = RecoveryPolicy.model_fields["grace_seconds"].default
+    value = recovery.get("graceSeconds", default) if isinstance(recovery, dict) else 0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= MAX_SECONDS else 0.0

@@ -10,6 +10,7 @@ from sternpost_operator.resources import reserved
 from sternpost_operator.resources.explain import shown
 from sternpost_operator.resources.location import Location, Problems, format_location
 from sternpost_operator.resources.template_containers import check_containers, check_trainer, check_volumes
+from sternpost_operator.resources.termination import termination_seconds
 
 _METADATA_FIELDS = ("annotations", "labels")
 _SET_BY_STERNPOST = {
@@ -33,27 +34,39 @@ class TemplateProblem:
 
 
 def check_template(
-    template: Mapping[str, Any], *, ranks_per_worker: int = 1, shared_memory: str | None = None
+    template: Mapping[str, Any],
+    *,
+    ranks_per_worker: int = 1,
+    shared_memory: str | None = None,
+    grace_seconds: float = 0,
 ) -> list[TemplateProblem]:
     """Everything that is wrong, in the order of the fields; an empty list when a Pod can be built.
 
-    `shared_memory` is the quantity that the job's checkpoints ask for, None without checkpoints.
+    `shared_memory` is the quantity that the job's checkpoints ask for, None without checkpoints; `grace_seconds` is what its
+    ranks have between SIGTERM and SIGKILL.
     """
-    return [TemplateProblem(*problem) for problem in _template(template, ranks_per_worker, shared_memory)]
+    least = termination_seconds(grace_seconds, checkpoints=shared_memory is not None)
+    return [TemplateProblem(*problem) for problem in _template(template, ranks_per_worker, shared_memory, least)]
 
 
 def require_template(
-    template: Mapping[str, Any], *, ranks_per_worker: int = 1, shared_memory: str | None = None
+    template: Mapping[str, Any],
+    *,
+    ranks_per_worker: int = 1,
+    shared_memory: str | None = None,
+    grace_seconds: float = 0,
 ) -> None:
     """Raise `TemplateError` if anything is wrong."""
-    problems = check_template(template, ranks_per_worker=ranks_per_worker, shared_memory=shared_memory)
+    problems = check_template(
+        template, ranks_per_worker=ranks_per_worker, shared_memory=shared_memory, grace_seconds=grace_seconds
+    )
     if problems:
         raise TemplateError(
             "; ".join(f"{format_location(problem.location)}: {problem.message}" for problem in problems)
         )
 
 
-def _template(template: Mapping[str, Any], ranks: int, shared_memory: str | None) -> Problems:
+def _template(template: Mapping[str, Any], ranks: int, shared_memory: str | None, least_grace: int) -> Problems:
     for field in template:
         if field not in ("metadata", "spec"):
             yield (field,), "unknown field; a template has metadata and spec"
@@ -62,7 +75,7 @@ def _template(template: Mapping[str, Any], ranks: int, shared_memory: str | None
     if not isinstance(spec, dict):
         yield ("spec",) if "spec" in template else (), "a template needs spec, an object with containers"
         return
-    yield from _pod_fields(spec)
+    yield from _pod_fields(spec, least_grace)
     volumes, volume_problems = check_volumes(spec.get("volumes"))
     yield from volume_problems
     yield from check_containers(spec, volumes, ranks)
@@ -93,7 +106,7 @@ def _metadata(metadata: Any) -> Problems:
                 yield (*at, key), f"is {shown(text)}; must be a string, put it in quotes"
 
 
-def _pod_fields(spec: Mapping[str, Any]) -> Problems:
+def _pod_fields(spec: Mapping[str, Any], least_grace: int) -> Problems:
     policy = spec.get("restartPolicy")
     if policy is not None and policy != "OnFailure":
         yield (
@@ -106,12 +119,18 @@ def _pod_fields(spec: Mapping[str, Any]) -> Problems:
         if spec.get(field) not in (None, ""):
             yield ("spec", field), f"must be left out: {why}"
     grace = spec.get("terminationGracePeriodSeconds")
-    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool) or grace < 0):
-        yield ("spec", "terminationGracePeriodSeconds"), "must be a whole number of seconds, at least 0"
+    if grace is not None and (not isinstance(grace, int) or isinstance(grace, bool)):
+        yield ("spec", "terminationGracePeriodSeconds"), "must be a whole number of seconds"
+    elif grace is not None and grace < least_grace:
+        yield (
+            ("spec", "terminationGracePeriodSeconds"),
+            f"is {grace}; must be at least {least_grace} or left out: recovery.graceSeconds, and what the sidecars need then",
+        )
     if spec.get("securityContext") is not None and not isinstance(spec["securityContext"], dict):
         yield ("spec", "securityContext"), "must be an object"
-    if not isinstance(spec.get("serviceAccountName", ""), str):
-        yield ("spec", "serviceAccountName"), "must be a string"
+    for field in ("serviceAccountName", "serviceAccount"):
+        if not isinstance(spec.get(field) or "", str):
+            yield ("spec", field), "must be a string"
     yield from _objects(spec, "affinity", ("nodeAffinity", "podAntiAffinity"))
 
 

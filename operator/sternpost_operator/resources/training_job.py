@@ -12,7 +12,10 @@ from sternpost_operator.resources.quantity import QUANTITY_PATTERN, from_wire
 from sternpost_operator.resources.template_schema import TEMPLATE_SCHEMA
 from sternpost_operator.resources.training_job_status import TrainingJobStatus
 
-Seconds = Annotated[float, Field(ge=0, le=31_536_000)]
+MAX_SECONDS = 31_536_000
+"""A year."""
+
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 Quantity = Annotated[
     str,
     Field(pattern=QUANTITY_PATTERN, max_length=32),

@@ -184,6 +184,8 @@ def test_the_time_to_end_covers_grace_and_flush(make_job: MakeJob, images: Image
     assert seconds(recovery={"graceSeconds": 9.5}) == 15
     assert seconds(recovery={"graceSeconds": 10}, checkpoint=CHECKPOINT) == 45
     assert seconds(pod={"terminationGracePeriodSeconds": 300}) == 300
+    with pytest.raises(TemplateError, match=r"spec\.terminationGracePeriodSeconds: is 44; must be at least 45"):
+        seconds(pod={"terminationGracePeriodSeconds": 44}, checkpoint=CHECKPOINT)
 
 
 def test_sidecars_are_confined(make_job: MakeJob, images: Images) -> None:
