@@ -2,35 +2,40 @@
 {{- define "sternpost.jobRules" -}}
 - apiGroups: [sternpost.dev]
   resources: [trainingjobs]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, delete]
 - apiGroups: [sternpost.dev]
   resources: [trainingjobs/status]
-  verbs: [get, patch]
+  verbs: [get, update, patch]
 # To own objects that hold up a job's deletion, where the cluster asks for that.
 - apiGroups: [sternpost.dev]
   resources: [trainingjobs/finalizers]
   verbs: [update]
 - apiGroups: [sternpost.dev]
   resources: [attempts]
-  verbs: [get, list, watch, create, patch, delete]
-# `report` is what the admission policy asks for; the operator grants it to each job's account, for that job.
+  verbs: [get, list, watch, create, update]
+# The operator reads them. It creates none, but grants that to each job's account, and `report`, which the admission policy
+# asks for, for that job alone.
 - apiGroups: [sternpost.dev]
   resources: [anomalies]
-  verbs: [get, list, watch, create, patch, delete, report]
+  verbs: [get, list, watch, create, patch, report]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, patch, delete]
-# Made once a job and applied again; removed by the garbage collector with the job. They are never listed.
+  verbs: [get, list, watch, create, delete]
+# Applied for each attempt, never read; the garbage collector removes them with the job.
 - apiGroups: [""]
-  resources: [services, serviceaccounts, secrets]
-  verbs: [get, create, patch]
+  resources: [services, serviceaccounts]
+  verbs: [create, patch]
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
-  verbs: [get, create, patch]
+  verbs: [create, patch]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, create, patch]
+  verbs: [create, patch]
+# A job's token: made once, read by its name, never listed and never changed.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
