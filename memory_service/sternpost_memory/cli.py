@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from sternpost_memory.errors import ClientError, SettingsError, StoreError
 
 if TYPE_CHECKING:
     from sternpost_memory.client import Client
+    from sternpost_memory.store.location import StoreLocation
 
 app = typer.Typer(
     name="sternpost-memory",
@@ -30,6 +32,25 @@ TokenFile = Annotated[
     Path | None,
     typer.Option(envvar="STERNPOST_MEMORY_TOKEN_FILE", help="File that holds your bearer token and nothing else."),
 ]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        envvar="STERNPOST_MEMORY_STORE",
+        metavar="PATH|URL",
+        help="An SQLite file (PATH or sqlite:PATH), or a Redis: redis://HOST:PORT/DATABASE, rediss:// with TLS.",
+    ),
+]
+RedisPasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="STERNPOST_MEMORY_REDIS_PASSWORD_FILE",
+        help="File that holds the password of Redis; or set STERNPOST_MEMORY_REDIS_PASSWORD.",
+    ),
+]
+Index = Annotated[
+    Path | None,
+    typer.Option(envvar="STERNPOST_MEMORY_INDEX", help="Folder for the index that is kept beside a Redis."),
+]
 DEFAULT_URL = "http://127.0.0.1:8765"
 DEFAULT_SPACE = "default"
 
@@ -37,16 +58,26 @@ DEFAULT_SPACE = "default"
 @app.command()
 def serve(
     *,
-    store: Annotated[Path, typer.Option(help="The SQLite file; made if it is not there.")],
+    store: StoreOption,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8765,
     token_file: Annotated[
         Path | None, typer.Option(help='JSON file {"TOKEN": ["SPACE", …]}; ["*"] is all spaces.')
     ] = None,
+    token_review: Annotated[
+        bool, typer.Option("--token-review", help="Take service account tokens, checked by the Kubernetes API.")
+    ] = False,
+    audience: Annotated[str, typer.Option(help="Audience that such a token must have.")] = "sternpost-memory",
+    grants: Annotated[
+        Path | None,
+        typer.Option(help='JSON file {"system:serviceaccount:NS:NAME": ["SPACE", …], "*": ["{namespace}"]}.'),
+    ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="No tokens; on a loopback address only.")] = False,
     store_limit: Annotated[
         int | None, typer.Option(min=1024 * 1024, help="Bytes that the store may have at most.")
     ] = None,
+    redis_password_file: RedisPasswordFile = None,
+    index: Index = None,
     buffer_count: Annotated[int, typer.Option(min=1, help="Observations that start a consolidation.")] = 64,
     buffer_bytes: Annotated[int, typer.Option(min=1, help="Bytes of text that start a consolidation.")] = 65536,
     buffer_age: Annotated[float, typer.Option(min=0, help="Seconds after which one starts anyway.")] = 2.0,
@@ -63,10 +94,12 @@ def serve(
         Settings(
             host=host,
             port=port,
-            store=store,
-            store_limit=store_limit,
+            store=_location(store, redis_password_file, index, store_limit),
             token_file=token_file,
             no_auth=no_auth,
+            token_review=token_review,
+            audience=audience,
+            grants=grants,
             policy=Policy(count=buffer_count, size=buffer_bytes, age=buffer_age),
         ),
     )
@@ -116,19 +149,33 @@ def show(
 
 
 @app.command()
-def rebuild(
-    store: Annotated[Path, typer.Option(help="The SQLite file.", exists=True, dir_okay=False)],
-) -> None:
+def rebuild(store: StoreOption, redis_password_file: RedisPasswordFile = None, index: Index = None) -> None:
     """Compute all topics, facts and search indexes again from the log of observations."""
-    from sternpost_memory.consolidation.rebuild import rebuild_file  # noqa: PLC0415 - see serve
+    from sternpost_memory.consolidation.rebuild import rebuild_all  # noqa: PLC0415 - see serve
 
-    for space in _or_exit(rebuild_file, store):
+    _log_to_stderr()
+    for space in _or_exit(rebuild_all, _location(store, redis_password_file, index)):
         typer.echo(f"rebuilt {space}")
 
 
 def main() -> None:
     """Entry point; exit code 2 when it cannot work like this."""
     app()
+
+
+def _location(
+    store: str, redis_password_file: Path | None, index: Path | None, max_bytes: int | None = None
+) -> StoreLocation:
+    from sternpost_memory.store.location import StoreLocation  # noqa: PLC0415 - see serve
+
+    return StoreLocation(
+        where=store,
+        max_bytes=max_bytes,
+        # Not an option: everybody on a machine can read the arguments of its processes.
+        redis_password=os.environ.get("STERNPOST_MEMORY_REDIS_PASSWORD"),
+        redis_password_file=redis_password_file,
+        index=index,
+    )
 
 
 def _client(url: str, space: str, token_file: Path | None) -> Client:
@@ -158,5 +205,6 @@ def _log_to_stderr() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Whatever standard error is when something is logged.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

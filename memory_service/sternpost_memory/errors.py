@@ -35,6 +35,10 @@ class KeyReused(Exception):  # noqa: N818 - see StoreFull
     """An idempotency key came back with another request."""
 
 
+class AuthorizationUnavailable(Exception):  # noqa: N818 - see StoreFull
+    """Whether a caller may do something cannot be said now: this is no refusal."""
+
+
 class SettingsError(Exception):
     """The service was started with settings that cannot work."""
 

@@ -61,3 +61,9 @@ class Metrics:
             ["error"],
             registry=self.registry,
         )
+        self.token_reviews = Counter(
+            "sternpost_memory_token_reviews",
+            "Tokens shown to the Kubernetes API server, by result: granted, refused, unavailable.",
+            ["result"],
+            registry=self.registry,
+        )

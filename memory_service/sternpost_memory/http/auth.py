@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,9 +38,19 @@ class Authorizer(Protocol):
 
     needs_token: bool
 
-    def grant(self, authorization: str) -> Grant | None:
-        """The grant for the value of an `Authorization` header; None if it is not valid."""
+    async def grant(self, authorization: str) -> Grant | None:
+        """The grant for the value of an `Authorization` header; None if it is not valid.
+
+        Raises:
+            AuthorizationUnavailable: that cannot be said now.
+        """
         ...
+
+
+def bearer(authorization: str) -> str | None:
+    """The token in the value of an `Authorization` header; None if it is of another kind."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 class TokenAuthorizer:
@@ -51,12 +62,26 @@ class TokenAuthorizer:
         # Looked up by their hash: the time that takes tells nothing about a token.
         self._grants = {_digest(token): Grant(spaces) for token, spaces in tokens.items()}
 
-    def grant(self, authorization: str) -> Grant | None:
+    async def grant(self, authorization: str) -> Grant | None:
         """See `Authorizer.grant`."""
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        return self._grants.get(_digest(token.strip()))
+        token = bearer(authorization)
+        return None if token is None else self._grants.get(_digest(token))
+
+
+class FirstOf:
+    """The first of several authorizers that knows the caller."""
+
+    needs_token = True
+
+    def __init__(self, authorizers: Sequence[Authorizer]) -> None:
+        self._authorizers = tuple(authorizers)
+
+    async def grant(self, authorization: str) -> Grant | None:
+        """See `Authorizer.grant`."""
+        for authorizer in self._authorizers:
+            if grant := await authorizer.grant(authorization):
+                return grant
+        return None
 
 
 class OpenAuthorizer:
@@ -64,7 +89,7 @@ class OpenAuthorizer:
 
     needs_token = False
 
-    def grant(self, authorization: str) -> Grant | None:  # noqa: ARG002 - the interface
+    async def grant(self, authorization: str) -> Grant | None:  # noqa: ARG002 - the interface
         """All spaces."""
         return Grant(frozenset({ALL_SPACES}))
 

@@ -12,8 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sternpost_memory import limits
+from sternpost_memory.errors import AuthorizationUnavailable
 from sternpost_memory.http.auth import Authorizer, is_loopback
-from sternpost_memory.http.problems import problem
+from sternpost_memory.http.problems import RETRY_AFTER, problem
 from sternpost_memory.metrics import Metrics
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json"})
@@ -55,7 +56,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
 
 
 class AuthMiddleware:
-    """Lets a request through to its space, or answers 401 or 403. A route that is not public is closed by default."""
+    """Lets a request through to its space, or answers 401, 403 or 503. A route that is not public is closed by default."""
 
     def __init__(self, app: ASGIApp, authorizer: Authorizer) -> None:
         self._app = app
@@ -71,7 +72,14 @@ class AuthMiddleware:
             # A web page that has its own name point to 127.0.0.1 would otherwise read everything through a browser.
             await problem(403, "without tokens the service answers to localhost only")(scope, receive, send)
             return
-        grant = self._authorizer.grant(headers.get("authorization", ""))
+        try:
+            grant = await self._authorizer.grant(headers.get("authorization", ""))
+        except AuthorizationUnavailable:
+            unavailable = problem(
+                503, "tokens cannot be checked now: send the request again", kind="unchecked", headers=RETRY_AFTER
+            )
+            await unavailable(scope, receive, send)
+            return
         if grant is None:
             response = problem(
                 401, "send a valid token: `Authorization: Bearer TOKEN`", headers={"WWW-Authenticate": "Bearer"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -71,13 +72,13 @@ def test_a_token_file(tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     path.write_text(json.dumps({"long-enough-1": ["a", "b"], "long-enough-2": ["*"]}))
     tokens = read_tokens(path)
-    grant = tokens.grant("Bearer long-enough-1")
+    grant = asyncio.run(tokens.grant("Bearer long-enough-1"))
     assert grant
     assert [grant.allows(space) for space in ("a", "b", "c")] == [True, True, False]
-    everything = tokens.grant("Bearer long-enough-2")
+    everything = asyncio.run(tokens.grant("Bearer long-enough-2"))
     assert everything
     assert everything.allows("c")
-    assert tokens.grant("Bearer long-enough-3") is None
+    assert asyncio.run(tokens.grant("Bearer long-enough-3")) is None
 
 
 @pytest.mark.parametrize(

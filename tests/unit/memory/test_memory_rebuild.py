@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sternpost_memory.consolidation.rebuild import rebuild_file
+from sternpost_memory.consolidation.rebuild import rebuild_all
 from sternpost_memory.model import NewObservation
+from sternpost_memory.store.location import StoreLocation
 from sternpost_memory.store.sqlite import SqliteStore
 
 
@@ -23,7 +24,7 @@ def test_a_file_is_rebuilt_space_by_space(
     with store._connections.write() as connection:
         connection.execute("UPDATE topics SET document = 'nonsense', version = 77")
     store.close()
-    assert rebuild_file(path) == ["a", "b"]
+    assert rebuild_all(StoreLocation(str(path))) == ["a", "b"]
     store = SqliteStore(path)
     assert {space: projection(store, space) for space in "ab"} == before
     store.close()

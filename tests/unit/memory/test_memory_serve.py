@@ -20,6 +20,7 @@ from sternpost_memory.cli import app
 from sternpost_memory.consolidation.policy import Policy
 from sternpost_memory.errors import SettingsError
 from sternpost_memory.serve import Settings, authorizer_for, listen
+from sternpost_memory.store.location import StoreLocation
 from sternpost_memory.store.sqlite import SqliteStore
 
 
@@ -31,8 +32,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def settings(tmp_path: Path, **changed: Any) -> Settings:
     defaults: dict[str, Any] = {
-        "host": "127.0.0.1", "port": 0, "store": tmp_path / "m.db", "store_limit": None, "token_file": None,
-        "no_auth": False, "policy": Policy(),
+        "host": "127.0.0.1", "port": 0, "store": StoreLocation(str(tmp_path / "m.db")), "policy": Policy(),
     }  # fmt: skip
     return Settings(**(defaults | changed))
 
@@ -142,3 +142,31 @@ def test_tokens_of_a_running_service(tmp_path: Path, poll: Callable[..., None]) 
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"token_review": True, "audience": "a"}, "give --grants FILE"),
+        ({"token_review": True, "grants": Path("x")}, "needs --audience"),
+        ({"grants": Path("x")}, "give --token-review"),
+        ({"token_review": True, "no_auth": True}, "--token-review and --no-auth contradict"),
+        ({"token_review": True, "audience": "a", "grants": Path("x")}, "this is no Pod"),
+    ],
+)
+def test_service_accounts_need_all_of_their_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], message: str
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(SettingsError, match=message):
+        authorizer_for(settings(tmp_path, **changed))
+
+
+def test_the_start_loads_nothing_that_is_needed_later_only() -> None:
+    """A start costs CPU time on a machine that is to train: scikit-learn alone takes longer than all the rest."""
+    program = (
+        "import sys, sternpost_memory.serve, sternpost_memory.store.sqlite;"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & {'sklearn', 'scipy', 'numpy', 'redis', 'httpx'}))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -10,8 +10,9 @@ from sternpost_memory.http.service import ServiceParameter
 router = APIRouter(tags=["health"])
 
 
+# Those two wait for nothing, so they need no thread: they answer also while all threads wait for the store.
 @router.get("/healthz")
-def healthz(service: ServiceParameter) -> dict[str, str]:
+async def healthz(service: ServiceParameter) -> dict[str, str]:
     """Whether the process should live on; 503 if it has to be started again."""
     if service.worker.failed:
         raise HTTPException(503, "the consolidation thread has ended; see the log, then restart the service")
@@ -26,6 +27,6 @@ def readyz(service: ServiceParameter) -> dict[str, str]:
 
 
 @router.get("/metrics")
-def metrics(service: ServiceParameter) -> Response:
+async def metrics(service: ServiceParameter) -> Response:
     """Prometheus metrics."""
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
