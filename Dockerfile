@@ -3,7 +3,7 @@
 # BASE is any Debian 12 or newer with python3 >= 3.11 and its venv module. Each image is that base and one folder,
 # /opt/sternpost: a virtual environment with the wheel, and with what requirements.lock pins for the image's extra. Which
 # index pip asks, and with which certificates, is configured from outside (pip.conf, volumes), not here.
-ARG BASE=docker.io/library/python:3.12-slim-bookworm
+ARG BASE=python:3.12-slim-bookworm
 
 # --- what builds, and stays behind ---
 FROM ${BASE} AS build

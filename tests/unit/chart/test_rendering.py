@@ -216,4 +216,5 @@ def test_grants_of_the_release_and_of_the_values() -> None:
         "system:serviceaccount:sternpost-system:sternpost-operator": ["*"],
         "system:serviceaccount:sternpost-system:sternpost-test": ["sternpost-test"],
         "system:serviceaccount:agents:reader": ["default"],
+        "*": ["{namespace}"],
     }

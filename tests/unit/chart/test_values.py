@@ -156,6 +156,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_its_name(path: str) -> None:
         ("redis.maxMemory", "512MiB", "redis.maxMemory"),
         ("redis.password", "two words", "redis.password"),
         ("memory.grants", {"system:serviceaccount:a:b": "default"}, "memory.grants.system:serviceaccount:a:b"),
+        ("memory.grants", {"reader": ["default"]}, "memory.grants"),
         ("metrics.interval", "often", "metrics.interval"),
         ("metrics.podMonitor.ranksPerWorker", 65, "metrics.podMonitor.ranksPerWorker"),
     ],
