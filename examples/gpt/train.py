@@ -124,7 +124,7 @@ def main() -> None:
             norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             reporter.report(loss=loss, grad_norm=norm, samples=options.batch)
-        if step % options.checkpoint_every == 0 or step == options.steps:
+        if step % options.checkpoint_every == 0 or step == options.steps or checkpointer.due(step):  # (5)
             with reporter.phase("checkpoint"):
                 checkpointer.save(step, wait=step == options.steps)
         if dist.get_rank() == 0 and step % 50 == 0:

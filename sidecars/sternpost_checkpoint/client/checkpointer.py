@@ -18,7 +18,9 @@ from sternpost_checkpoint.client.memory import Slots
 from sternpost_checkpoint.client.metrics import client_metrics
 from sternpost_checkpoint.client.random_state import capture_random, restore_random
 from sternpost_checkpoint.client.restore import Loaded, agree_and_load, agree_on_errors, register
+from sternpost_checkpoint.client.save_request import SaveRequest
 from sternpost_checkpoint.client.sidecar_link import SidecarLink
+from sternpost_checkpoint.client.slot_vote import SlotVote
 from sternpost_checkpoint.client.snapshot import Snapshot, take_snapshot
 from sternpost_checkpoint.client.stateful import capture, put_back
 from sternpost_checkpoint.errors import CheckpointError, SharedMemoryError
@@ -47,7 +49,7 @@ class Checkpointer:
     with Checkpointer(model=model, optimizer=optimizer, extra={"sampler": sampler}) as checkpointer:
         for step in range(checkpointer.restore() + 1, steps + 1):
             ...
-            if step % 50 == 0:
+            if step % 50 == 0 or checkpointer.due(step):
                 checkpointer.save(step)
     ```
 
@@ -91,6 +93,12 @@ class Checkpointer:
         directory = rank_directory(self._environment.shm, self._group.rank)
         self._link = SidecarLink(self._environment.shm, directory)
         self._slots = Slots(directory)
+        self._request = SaveRequest(self._environment.control, self._environment.job_uid, self._environment.attempt_id)
+        self._due_step: int | None = None
+        """The step that `due` said yes to."""
+        self._alone: tuple[int, SlotHeader] | None = None
+        """The last save, if it was made without asking the others."""
+        self._vote = SlotVote(self._group, self._slots, self._environment.shm)
         self._run: int | None = None
         self._last: tuple[int, SlotHeader] | None = None
         self._last_step: int | None = None
@@ -130,6 +138,18 @@ class Checkpointer:
         _log.info("restored: step=%d source=%s seconds=%.3f run=%d", step, source, seconds, self._run)
         return step
 
+    def due(self, step: int) -> bool:
+        """Whether a node of the job is about to go, and every rank is asked to save a checkpoint after this very step.
+
+        Costs one look at a file, and no communication. A rank that hears of it too late does not save, so that this
+        generation stays incomplete and does no harm. Ask it last, after the script's own reasons to save:
+        `if step % 50 == 0 or checkpointer.due(step)`.
+        """
+        if self._request.step() != step:
+            return False
+        self._due_step = step
+        return True
+
     def save(self, step: int, *, wait: bool = False) -> bool:
         """Copy the state into shared memory; False when the save was skipped because the sidecar is behind.
 
@@ -142,16 +162,39 @@ class Checkpointer:
             raise ValueError(f"step must be an integer from 0 to {MAX_STEP}, not {step!r}")
         if self._last_step is not None and step < self._last_step:
             raise ValueError(f"step {step} is before the last saved step {self._last_step}: steps must grow")
-        if step != self._last_step or self._last is None:
-            index = self._agree_on_slot(wait=wait or self._when_busy == "wait")
-            if index is None:
-                self.skipped += 1
-                self._metrics.skipped.labels(self._label).inc()
-                _log.warning("save skipped: the sidecar is still busy with an earlier one: step=%d", step)
-                return False
-            self._copy(index, step, self._run)
+        alone = self._alone if self._alone is not None and self._alone[1].step == step else None
+        if step == self._due_step and not wait and alone is None:
+            saved = self._save_alone(step, self._run)
+        elif step != self._last_step or self._last is None or alone is not None:
+            saved = self._save_together(step, self._run, alone, wait=wait or self._when_busy == "wait")
+        else:
+            saved = True
+        if not saved:
+            self.skipped += 1
+            self._metrics.skipped.labels(self._label).inc()
+            _log.warning("save skipped: the sidecar is still busy with an earlier one: step=%d", step)
+            return False
         if wait:
             self.wait()
+        return True
+
+    def _save_alone(self, step: int, run: int) -> bool:
+        """A save that was asked for: others may not have heard of it, and would not take part in a vote."""
+        index = self._vote.alone()
+        if index is None:
+            return False
+        # It may stay incomplete: nothing that `close` waits for.
+        self._alone = (index, self._copy(index, step, run))
+        return True
+
+    def _save_together(self, step: int, run: int, alone: tuple[int, SlotHeader] | None, *, wait: bool) -> bool:
+        """A save with all ranks. `alone`: this one has saved this very step already, and only votes."""
+        with self._metrics.waiting(self._label):
+            index = self._vote.together(wait=wait, mine=alone[0] if alone else None)
+        if index is None:
+            return False
+        self._last = alone or (index, self._copy(index, step, run))
+        self._alone = None
         return True
 
     def wait(self, timeout: float = 600.0) -> None:
@@ -276,26 +319,7 @@ class Checkpointer:
                 _log.info("removing the shared memory of rank %d: it is another worker's now", rank)
                 shutil.rmtree(directory, ignore_errors=True)
 
-    def _agree_on_slot(self, *, wait: bool) -> int | None:
-        with self._metrics.waiting(self._label):
-            return self._slot_of_all(wait=wait)
-
-    def _slot_of_all(self, *, wait: bool) -> int | None:
-        logged_at = started = time.monotonic()
-        while True:
-            index = self._slots.choose(sidecar_alive=sidecar_alive(self._environment.shm, time.time()))
-            # All or none: a generation that one rank lacks is never complete.
-            if not self._group.any(index is None):
-                return index
-            if not wait:
-                return None
-            now = time.monotonic()
-            if now - logged_at > LOG_SECONDS:
-                logged_at = now
-                _log.info("waiting for a free slot: seconds=%.0f", now - started)
-            time.sleep(POLL_SECONDS)
-
-    def _copy(self, index: int, step: int, run: int) -> None:
+    def _copy(self, index: int, step: int, run: int) -> SlotHeader:
         started = time.perf_counter()
         snapshot = self._snapshot()
         meta = snapshot.meta.to_bytes()
@@ -323,5 +347,6 @@ class Checkpointer:
             memcpy_floor_seconds=self._floor,
         )
         self._slots.publish(index, header)
-        self._last, self._last_step = (index, header), step
         self._metrics.blocked.labels(self._label).observe(blocked)
+        self._last_step = step
+        return header

@@ -16,6 +16,9 @@ class Environment:
     shm: Path
     attempt_id: str
     attempt_number: int
+    job_uid: str = ""
+    control: Path | None = None
+    """Where attempt.json is; None where nobody said."""
 
 
 def read_environment(environment: Mapping[str, str]) -> Environment:
@@ -36,4 +39,11 @@ def read_environment(environment: Mapping[str, str]) -> Environment:
             "STERNPOST_ATTEMPT or STERNPOST_ATTEMPT_NUMBER is not set: the launcher sets both; run the script through"
             " it, and pass its environment on"
         )
-    return Environment(Path(shm), attempt, int(number))
+    control = environment.get("STERNPOST_CONTROL_DIR", "")
+    return Environment(
+        Path(shm),
+        attempt,
+        int(number),
+        job_uid=environment.get("STERNPOST_JOB_UID", ""),
+        control=Path(control) if control else None,
+    )

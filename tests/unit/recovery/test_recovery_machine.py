@@ -11,7 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from recovery_cluster import TOTAL_STEPS, FakeCluster, FakeOperator, settle
 
 from sternpost_operator.resources.anomaly import AnomalyKind
-from sternpost_operator.resources.training_job import Elastic, RecoveryBudgets, RecoveryPolicy, TrainingJobSpec
+from sternpost_operator.resources.training_job import (
+    CheckpointPolicy,
+    Elastic,
+    RecoveryBudgets,
+    RecoveryPolicy,
+    TrainingJobSpec,
+)
 from sternpost_operator.resources.training_job_status import Phase
 
 NUMBERS = st.integers(0, 50)
@@ -37,6 +43,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             elastic=Elastic(min=1, max=workers, wait_seconds=5) if elastic else None,
             spares=spares,
             ttl_seconds_after_finished=ttl,
+            checkpoint=CheckpointPolicy(storage="file:///checkpoints"),
             template={"spec": {"containers": [{"name": "trainer"}]}},
             recovery=RecoveryPolicy(
                 budgets=RecoveryBudgets(ranks=budgets[0], pods=budgets[1], jobs=budgets[2]),
@@ -106,7 +113,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.go_on(later)
         self.cluster.return_node(self.some_node(number))
 
-    @rule(number=NUMBERS, seconds=st.sampled_from([0, 2, 5, 10, 40]), later=LATER)
+    @rule(number=NUMBERS, seconds=st.sampled_from([0, 2, 7, 15, 40]), later=LATER)
     def node_announces_its_end(self, number, seconds, later):
         self.go_on(later)
         self.cluster.announce(self.some_node(number), seconds=seconds)
