@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,9 @@ from sternpost_operator.resources.training_job import RecoveryBudgets, TrainingJ
 from sternpost_operator.resources.training_job_status import BudgetsUsed, Phase, TrainingJobStatus
 
 JOB = ("namespace", "job_name")
+
+ANOMALY_SECONDS = 120.0
+"""A finding ends its attempt within the second: it is shown for some scrapes more."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class JobSample:
 class JobMetrics(Collector):
     """All jobs that are shown. Figures are made when they are asked for."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._samples: dict[tuple[str, str], JobSample] = {}
         registry.register(self)
 
@@ -52,7 +57,7 @@ class JobMetrics(Collector):
         yield _exclusions(sample.status for sample in samples.values())
         families = _families()
         for key, sample in samples.items():
-            for name, labels, value in figures(sample):
+            for name, labels, value in figures(sample, self._clock()):
                 families[name].add_metric([*key, *labels], value)
         yield from families.values()
 
@@ -84,8 +89,8 @@ def _families() -> dict[str, GaugeMetricFamily]:
 Figure = tuple[str, tuple[str, ...], float]
 
 
-def figures(sample: JobSample) -> Iterator[Figure]:
-    """Name, further labels and value of everything that is known of a job."""
+def figures(sample: JobSample, now: float) -> Iterator[Figure]:
+    """Name, further labels and value of everything that is known of a job at `now`, in Unix seconds."""
     status, spec = sample.status, sample.spec
     yield "sternpost_job_phase", (str(status.phase),), 1.0
     yield "sternpost_job_workers", ("desired",), float(status.workers.desired)
@@ -101,11 +106,15 @@ def figures(sample: JobSample) -> Iterator[Figure]:
         yield "sternpost_job_recovery_started_timestamp_seconds", (), status.recovery.detected_at.timestamp()
     yield from _progress(sample)
     yield from _checkpoint(sample)
-    stands = {
-        (str(each.spec.kind), each.spec.node or "", "" if each.spec.worker is None else str(each.spec.worker))
-        for each in sample.anomalies
-        if each.spec.attempt == status.attempt.id and not status.phase.terminal
-    }
+    stands = (
+        set()
+        if status.phase.terminal
+        else {
+            (str(each.spec.kind), each.spec.node or "", "" if each.spec.worker is None else str(each.spec.worker))
+            for each in sample.anomalies
+            if each.spec.attempt == status.attempt.id or now - each.spec.last_seen.timestamp() < ANOMALY_SECONDS
+        }
+    )
     for labels in sorted(stands):
         yield "sternpost_job_anomaly", labels, 1.0
 

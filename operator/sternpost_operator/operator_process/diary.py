@@ -135,7 +135,7 @@ def _conditions(old: TrainingJobStatus, new: TrainingJobStatus) -> Iterator[Entr
         yield Entry(
             f"condition/{each.type}/{each.status}/{each.reason}/{each.last_transition_time.isoformat()}",
             each.last_transition_time,
-            each.type if each.type in BAD_WHEN_TRUE or not bad else f"Not{each.type}",
+            each.reason if bad and each.type not in BAD_WHEN_TRUE and each.reason else each.type,
             f"{each.type} is {each.status} ({each.reason}). {each.message}".strip(),
             warning=bad,
         )

@@ -13,6 +13,7 @@ import aiohttp
 import httpx
 import kopf
 import structlog
+from kopf._core.engines.peering import Identity
 
 from sternpost_operator.cluster.kubernetes.client import KubernetesClient
 from sternpost_operator.cluster.kubernetes.cluster import KubernetesCluster
@@ -93,6 +94,7 @@ class Leader:
             standalone=True,
             clusterwide=not self.options.watch_namespaces,
             namespaces=self.options.watch_namespaces,
+            identity=Identity(self.options.identity),  # its own would ask for a user name, which there need not be
             ready_flag=self.watching,
         )
         raise RuntimeError("the watches ended")

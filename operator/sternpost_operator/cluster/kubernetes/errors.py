@@ -50,7 +50,7 @@ def error_of(status: int, body: bytes, what: str, *, retry_after: str | None = N
         case 409, _:
             return VersionConflictError(status, message)
         case ((400 | 403 | 405 | 413 | 415 | 422), _):
-            return RefusedByServerError(message)
+            return RefusedByServerError(_message(answer) or message)
         case _:
             return ApiError(status, message, retry_after=_seconds(retry_after))
 
