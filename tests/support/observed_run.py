@@ -19,7 +19,7 @@ from sternpost_operator.metrics.operator_metrics import OperatorMetrics
 from sternpost_operator.recovery.observed import AnomalyView
 from sternpost_operator.resources.anomaly import Anomaly
 from sternpost_operator.resources.training_job import TrainingJob
-from sternpost_operator.resources.training_job_status import Phase, TrainingJobStatus
+from sternpost_operator.resources.training_job_status import TrainingJobStatus
 
 CONTAINERS = {"eagle-eye": "sternpost-eagle-eye", "checkpoint": "sternpost-checkpoint"}
 """Which container has the port; the ports of the ranks are the trainer's."""
@@ -51,7 +51,7 @@ class OperatorPage:
             server.server_close()
             thread.join()
 
-    def look(self) -> list[TrainingJob]:
+    def look(self) -> None:
         """Read the objects once, as a watch of the operator would tell of them."""
         jobs = [
             TrainingJob.model_validate(wire)
@@ -64,7 +64,6 @@ class OperatorPage:
             self._before[name] = job.status
             self._jobs.show(self._namespace, name, JobSample(job.status, job.spec, self._anomalies(name)))
         self._operator.incidents_waiting(sum(len(job.status.unsent_incidents) for job in jobs))
-        return jobs
 
     def _anomalies(self, job: str) -> tuple[AnomalyView, ...]:
         wires = filter(None, map(_read, (self._objects / "anomalies" / job).glob("*.json")))
@@ -100,22 +99,19 @@ def memory_target(state_dir: Path) -> list[tuple[str, dict[str, str]]]:
     return [(address["url"].removeprefix("http://"), {"namespace": "sternpost-system", "pod": "sternpost-memory-0"})]
 
 
-def observe(job: Job, process: subprocess.Popen[str], server: Server, page: OperatorPage, address: str) -> float:
-    """Let Prometheus see everything until the process ends; returns when the job was last seen running, Unix seconds."""
+def observe(job: Job, process: subprocess.Popen[str], server: Server, page: OperatorPage, address: str) -> None:
+    """Let Prometheus see everything until the process ends."""
     objects = job.state_dir / "objects"
     operator = (address, {"namespace": "sternpost-system", "pod": "sternpost-operator-0"})
     known: list[tuple[str, dict[str, str]]] = []
-    running = 0.0
     while process.poll() is None:
-        if any(each.status.phase is Phase.RUNNING for each in page.look()):
-            running = time.time()
+        page.look()
         targets = [operator, *memory_target(job.state_dir), *worker_targets(objects)]
         if targets != known:
             server.scrape(targets)
             known = targets
         time.sleep(0.25)
     page.look()
-    return running
 
 
 def _read(path: Path) -> dict[str, Any] | None:

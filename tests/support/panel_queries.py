@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,12 @@ class Prometheus:
         """The series over the window."""
         parameters = {"query": expr, "start": window.start, "end": window.end, "step": window.step}
         return self._get("/api/v1/query_range", parameters)
+
+    def last_time(self, expr: str, start: float) -> float:
+        """When it last had a value, Unix seconds: a reader looks at a job that runs, and panels about now are empty later."""
+        found = self.over(expr, Window(start, time.time(), rate_interval=""))
+        assert found, f"never since {start}: {expr}"
+        return max(float(series["values"][-1][0]) for series in found)
 
     def label_values(self, label: str, series: str | None, window: Window) -> list[str]:
         parameters: dict[str, Any] = {"start": window.start, "end": window.end}

@@ -13,6 +13,7 @@ from grafana_foundation_sdk.models.common import (
     BigValueGraphMode,
     BigValueTextMode,
     GraphThresholdsStyleMode,
+    HeatmapCellLayout,
     LegendDisplayMode,
     LegendPlacement,
     ScaleDistribution,
@@ -156,7 +157,8 @@ def heat(title: str, description: str, unit: str, query: Query, *, scheme: str, 
     panel = _filled(heatmap.Panel(), title, description, "none", size=size, queries=[query])
     # The series are the rows: nothing is counted into buckets.
     panel.calculate(False).cell_gap(1).show_legend()
-    panel.color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme(scheme).steps(64).reverse(True))
+    panel.color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme(scheme).steps(64).reverse(False))
+    panel.rows_frame(heatmap.RowsHeatmapOptions().layout(HeatmapCellLayout.AUTO).value("mean"))
     panel.cell_values(heatmap.CellValues().unit(unit).decimals(3))
     panel.mode(TooltipDisplayMode.SINGLE)
     return panel

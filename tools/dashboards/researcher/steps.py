@@ -20,7 +20,7 @@ def rows() -> list[Row]:
                 heat(
                     "Step time by worker",
                     "A line for each Pod, its colour the mean duration of a step (of its slowest rank). All wait for the slowest "
-                    "worker, so that the whole picture darkens together: who it is, the next panel shows.",
+                    "worker, so that all lines change together: who it is, the next panel shows.",
                     "s",
                     Query(f"max by (pod) ({mean('sternpost_step_seconds', WORKER)})", "{{pod}}"),
                     scheme="Oranges",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import time
 
 import torch
@@ -16,7 +18,10 @@ from sternpost_eagle_eye import StepReporter
 parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=140)
 parser.add_argument("--every", type=int, default=10)
+parser.add_argument("--exit-at", type=int, default=0, help="step at which rank 1 exits with code 42 in attempt 1")
+parser.add_argument("--hang-at", type=int, default=0, help="step at which rank 0 stops for ever in attempt 2")
 options = parser.parse_args()
+attempt = int(os.environ.get("STERNPOST_ATTEMPT_NUMBER", "1"))
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
@@ -28,6 +33,10 @@ reporter = StepReporter(model=ddp)
 checkpointer = Checkpointer(model=ddp, optimizer=optimizer)
 for step in range(checkpointer.restore() + 1, options.steps + 1):
     with reporter.step(step):
+        if (attempt, step, dist.get_rank()) == (1, options.exit_at, 1):
+            os._exit(42)
+        if (attempt, step, dist.get_rank()) == (2, options.hang_at, 0):
+            os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(0.1)  # a step takes its time without taking the processor's
         x = torch.randn(8, 32)
         loss = (ddp(x).squeeze(1) - x.sum(1)).square().mean()

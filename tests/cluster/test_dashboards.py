@@ -1,0 +1,44 @@
+"""Every panel of the dashboards, without exception, shows something of a job on a real cluster."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from cluster_job import ClusterJob
+from cluster_prometheus import through_api_server
+from kube import Kube, Object
+from panel_queries import Window, load, unanswered
+from prometheus_server import prometheus
+
+SCRAPE_SECONDS = 2
+
+
+class ReportingJob(ClusterJob):
+    """A training that reports everything; in its first attempt a rank exits, which excludes the node, in its second one hangs."""
+
+    def manifest(self) -> Object:
+        """The TrainingJob."""
+        manifest = super().manifest()
+        (container,) = manifest["spec"]["template"]["spec"]["containers"]
+        container["command"] = ["python3", "/jobs/reporting.py"]
+        container["args"] = [f"--steps={self.steps}", "--exit-at=30", "--hang-at=60"]
+        manifest["spec"]["recovery"]["failureRules"] = [{"exitCodes": [42], "action": "ExcludeNode"}]
+        manifest["spec"]["eagleEye"]["hang"] |= {"factor": 5, "minSeconds": 10}
+        return manifest
+
+
+def test_every_panel_annotation_and_variable_answers(
+    job: ClusterJob, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    watched = ReportingJob(kube, namespace, job.storage, name="watched", steps=140)
+    configs = through_api_server(kube.kubeconfig, tmp_path, f"{SCRAPE_SECONDS}s")
+    with prometheus(tmp_path / "prometheus", {"scrape_configs": configs}) as server:
+        start = time.time()
+        watched.apply()
+        done = watched.wait_succeeded(600)
+        assert [each["cause"] for each in done["status"]["attempts"]] == ["RankFailed", "Hang"]
+        end = server.client.last_time(f'count(sternpost_step{{namespace="{namespace}"}}) == {watched.workers}', start)
+        window = Window(start, end, rate_interval="20s", step=SCRAPE_SECONDS)
+        problems = unanswered(load(), server.client, window, {"namespace": namespace, "job": watched.name})
+        assert not problems, "\n".join(problems)
