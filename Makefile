@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint generated unit local setup develop generate lock clean
+.PHONY: help demo test test-services test-cluster kind lint generated unit local setup develop generate lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -18,6 +18,13 @@ demo: setup  ## a training run that loses a node, has a slow one and a hang, and
 
 test: setup lint generated unit local  ## everything that needs nothing but Python, on the installed wheel
 
+test-services: setup  ## what needs real servers: Redis and Prometheus, Debian's, installed when root
+	@$(PYTHON) tools/debian.py redis-server prometheus
+	$(BIN)/python -P -m pytest tests/services -q
+
+test-cluster: setup  ## what needs a real Kubernetes: makes one (root, Go), or uses the one of KUBECONFIG
+	$(BIN)/python -P -m pytest tests/cluster -q
+
 lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,6 +33,8 @@ lint:
 
 generated:
 	$(BIN)/sternpost crds --check
+	$(BIN)/python -m tools.chart_crds --check
+	$(BIN)/python -m tools.dashboards --check
 
 # Tests import the installed wheel: no source folder is on the path.
 unit:
@@ -36,6 +45,8 @@ local:
 
 generate: setup  ## make again what is generated
 	$(BIN)/sternpost crds
+	$(BIN)/python -m tools.chart_crds
+	$(BIN)/python -m tools.dashboards
 
 lock:  ## pin the newest versions of all requirements
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
