@@ -56,6 +56,8 @@ class Attempt:
     master_port: int = 0
     complete: bool = False
     """All ranks of all workers have succeeded."""
+    save_at_step: Optional[int] = None
+    """The ranks are asked for a checkpoint after this step, because a node is about to go."""
     grace_seconds: float = 10.0
     issued_at: float = 0.0
     """Unix seconds."""
@@ -101,6 +103,7 @@ def parse_attempt(content: bytes) -> Attempt:
         master_address=_text(spec, "masterAddress", rf"(?:{_ADDRESS.pattern})?", default=""),
         master_port=_integer(spec, "masterPort", 0, 65535, default=0),
         complete=_flag(spec, "complete"),
+        save_at_step=_save_at_step(spec),
         grace_seconds=_seconds(spec, "graceSeconds", default=10.0),
         issued_at=_time(_text(spec, "issuedAt", r".{1,64}")),
     )
@@ -171,6 +174,12 @@ def _flag(spec: dict[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise UnusableFileError(f"{name} is not true or false but {str(value)[:40]!r}")
     return value
+
+
+def _save_at_step(spec: dict[str, Any]) -> Optional[int]:
+    """Only a reason to wait a little: what is not as it should be is no reason to refuse the rest."""
+    value = spec.get("saveAtStep")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _seconds(spec: dict[str, Any], name: str, default: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from enum import Enum
@@ -20,6 +21,7 @@ from sternpost_launcher.output import Sink
 from sternpost_launcher.preflight import Preflight, describe_failure
 from sternpost_launcher.processes import boot_id, send
 from sternpost_launcher.ranks import Ranks, describe_killed
+from sternpost_launcher.reprieve import Reprieve
 from sternpost_launcher.settings import DEFAULT_GRACE_SECONDS, Settings
 from sternpost_launcher.signals import ENDING, Signals
 from sternpost_launcher.started_file import Started
@@ -27,6 +29,8 @@ from sternpost_launcher.status_file import State, Status, StatusFile, bounded
 
 COMPLETION_SECONDS = 600.0
 """How long a worker that is done waits for the others when it hears nothing: then its machine is worth more."""
+CHECKPOINT_FOLDER = "checkpoint"
+"""In the shared memory, wherever the job has checkpoints: made by their sidecar."""
 
 
 class Purpose(Enum):
@@ -72,6 +76,7 @@ class Launcher:
         self._preflight: Optional[Preflight] = None
         self._ranks: Optional[Ranks] = None
         self._ending: Optional[Ending] = None
+        self._reprieve: Optional[Reprieve] = None
         self._purpose = Purpose.ATTEMPT
         self._notice = ""
         """What became of the attempt before, for the next message."""
@@ -122,6 +127,7 @@ class Launcher:
         self._collect_exits()
         self._poll_attempt()
         self._advance_preflight()
+        self._advance_reprieve()
         self._advance_ending()
         code = self._exit_if_told()
         if code is None:
@@ -144,7 +150,9 @@ class Launcher:
                 continue
             now = time.monotonic()
             if self._exit_code is not None:
-                if self._ending is not None:
+                if self._reprieve is not None:
+                    self._end_for_signal(number)
+                elif self._ending is not None:
                     self._ending.kill_now(now)
                 continue
             self._exit_code = 128 + number
@@ -152,13 +160,29 @@ class Launcher:
             if self._ending is not None:
                 self._ending.hurry(now, self._grace(self._settings.grace_seconds))
             elif self._ranks is not None:
-                self._journal.settle(FAILED, f"the launcher was ended by {number.name}")
-                self._end(Purpose.SIGNAL, self._settings.grace_seconds)
+                if number is signal.SIGTERM and self._saves_checkpoints():
+                    self._reprieve = Reprieve(now, self._grace(self._settings.grace_seconds))
+                else:
+                    self._end_for_signal(number)
+
+    def _saves_checkpoints(self) -> bool:
+        shm = self._settings.shm_dir
+        return shm is not None and (shm / CHECKPOINT_FOLDER).is_dir()
+
+    def _end_for_signal(self, number: signal.Signals) -> None:
+        self._journal.settle(FAILED, f"the launcher was ended by {number.name}")
+        self._end(Purpose.SIGNAL, self._settings.grace_seconds)
+
+    def _advance_reprieve(self) -> None:
+        if self._reprieve is None or self._attempt is None:
+            return
+        if self._reprieve.is_over(time.monotonic(), self._attempt.save_at_step):
+            self._end_for_signal(signal.SIGTERM)
 
     def _exit_if_told(self) -> Optional[int]:
         if self._exit_code is None:
             return None
-        if self._ending is not None and not self._ending.stuck(time.monotonic()):
+        if self._reprieve is not None or (self._ending is not None and not self._ending.stuck(time.monotonic())):
             return None
         if self._status.state is State.SUCCEEDED:
             return 0
@@ -330,6 +354,7 @@ class Launcher:
         return self._attempt.grace_seconds if self._attempt is not None else DEFAULT_GRACE_SECONDS
 
     def _end(self, purpose: Purpose, grace: Optional[float]) -> None:
+        self._reprieve = None
         self._ending = Ending(time.monotonic(), self._grace(grace))
         self._purpose = purpose
         if self._status.state is not State.SUCCEEDED:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sternpost_operator.recovery.observed import NodeTaint, NodeView, PodView
 
+REPRIEVE_SECONDS = 10.0
+"""How long a launcher keeps ranks that are asked for a checkpoint alive after SIGTERM, as `docs/contracts.md` has it."""
 NO_EXECUTE = "NoExecute"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 NOTICE_TAINTS = frozenset(
@@ -46,8 +48,9 @@ def of_node(node: NodeView, tolerations: Sequence[Toleration], now: datetime) ->
 
 
 def of_pod(pod: PodView, of_its_node: Leaving | None, grace_seconds: float) -> Leaving | None:
-    """What is announced of the Pod itself, or else of its node."""
-    ends_at = None if pod.deleting_since is None else pod.deleting_since + timedelta(seconds=grace_seconds)
+    """What is announced of the Pod itself, or else of its node. A Pod that is being deleted has its launcher's reprieve."""
+    reprieve = timedelta(seconds=min(REPRIEVE_SECONDS, grace_seconds))
+    ends_at = None if pod.deleting_since is None else pod.deleting_since + reprieve
     if pod.disruption:
         return Leaving(f"Pod {pod.name} is about to be ended ({pod.disruption})", pod.deleting_since, ends_at)
     if of_its_node is not None and ends_at is not None:

@@ -53,6 +53,11 @@ def test_hold_needs_no_workers_and_workers_come_in_any_order():
     assert parse_attempt(encode(somethingNew=1)) == parse_attempt(encode())
 
 
+@pytest.mark.parametrize(("value", "step"), [(7, 7), (0, 0), (None, None), ("7", None), (True, None), ([], None)])
+def test_a_checkpoint_that_is_asked_for_is_read_and_never_a_reason_to_refuse(value, step):
+    assert parse_attempt(encode(saveAtStep=value)).save_at_step == step
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

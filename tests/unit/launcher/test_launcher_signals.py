@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from sternpost_launcher.reprieve import ANSWER_SECONDS
+
 WAIT = "import time; time.sleep(600)"
 GRACEFUL = (
     "import signal, sys, time\n"
@@ -76,3 +78,68 @@ def test_other_signals_are_forwarded(pod):
         process.send_signal(number)
         assert pod.file(number.name) == "got"
     assert pod.status()["state"] == "running"
+
+
+TRAINER = (
+    "import pathlib, signal, sys, time\n"
+    "def end(*_): pathlib.Path('told').write_text('1'); sys.exit(0)\n"
+    "signal.signal(signal.SIGTERM, end); pathlib.Path('ready').write_text('1'); time.sleep(600)"
+)
+
+
+@pytest.fixture
+def saving(pod):
+    """A Pod with a checkpoint sidecar whose rank runs."""
+    (pod.shm / "checkpoint").mkdir()
+    process = pod.start_python(TRAINER, STERNPOST_GRACE_SECONDS="60")
+    pod.order(1)
+    pod.file("ready")
+    return pod, process
+
+
+def test_ranks_live_on_for_a_checkpoint_that_is_asked_for_and_end_with_the_attempt(saving, until):
+    pod, process = saving
+    process.terminate()
+    until(lambda: "SIGTERM" in pod.err() + pod.out(), "the signal is noticed")
+    pod.order(1, saveAtStep=17, complete=False)
+    # Longer than if nobody had asked.
+    begun = time.monotonic()
+    until(lambda: time.monotonic() - begun > ANSWER_SECONDS + 0.5, "the time for an answer has passed")
+    assert not (pod.scratch / "told").exists()
+    assert pod.status()["state"] == "running"
+    pod.order(2, "hold")
+    assert process.wait(15) == 143
+    assert pod.file("told") == "1"
+    assert pod.left() == []
+
+
+def test_without_a_request_the_ranks_end_soon(saving):
+    pod, process = saving
+    process.terminate()
+    assert process.wait(15) == 143
+    assert pod.file("told") == "1"
+    assert pod.left() == []
+
+
+def test_a_second_signal_ends_the_ranks_at_once(saving, until):
+    pod, process = saving
+    pod.order(1, saveAtStep=17, complete=False)
+    process.terminate()
+    until(lambda: "SIGTERM" in pod.err() + pod.out(), "the signal is noticed")
+    begun = time.monotonic()
+    process.terminate()
+    assert process.wait(15) == 143
+    assert time.monotonic() - begun < 2.5
+    assert pod.file("told") == "1"
+
+
+def test_a_later_version_of_the_same_attempt_restarts_nothing(pod, until):
+    pod.start_python(TRAINER)
+    pod.order(1, complete=False)
+    pod.file("ready")
+    before = pod.reaches("running", 1)
+    pod.order(1, saveAtStep=17, complete=False)
+    written = pod.status()["updatedAt"]
+    until(lambda: pod.status()["updatedAt"] > written + 1, "the launcher has gone on")
+    after = pod.status()
+    assert (after["state"], after["ranks"]) == (before["state"], before["ranks"])
