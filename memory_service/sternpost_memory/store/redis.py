@@ -109,14 +109,8 @@ class RedisStore(SqliteQueries):
         space = named["space"]
         keys = self._keys(space)
 
-        def read(client: redis.Redis) -> tuple[bytes | None, bytes | None]:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.hget(keys.jobs, job_id)
-            pipeline.hget(keys.meta, "consolidated")
-            line, consolidated = pipeline.execute()
-            return line, consolidated
-
-        line, consolidated = self._connection.use(read)
+        (line,) = self._connection.fields(keys.jobs, job_id)
+        (consolidated,) = self._connection.fields(keys.meta, "consolidated")
         return job_from(job_id, space, line, int(consolidated or 0)) if line is not None else None
 
     def last_seq(self, space: str) -> int:

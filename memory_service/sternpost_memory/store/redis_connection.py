@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -73,11 +73,9 @@ class RedisConnection:
         prefix: str,
         password: str | None = None,
         password_file: Path | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = redacted(url)
         self.prefix = prefix
-        self._clock = clock
         self._away_until = 0.0
         self._inspected = False
         options: dict[str, Any] = {}
@@ -102,7 +100,7 @@ class RedisConnection:
             ) from error
         self._scripts = {
             name: self._client.register_script(script(name))
-            for name in ("append", "request", "commit", "documents", "switch", "publish")
+            for name in ("append", "request", "commit", "documents", "look", "switch", "publish")
         }
 
     def use(self, work: Callable[[redis.Redis], T]) -> T:
@@ -111,7 +109,7 @@ class RedisConnection:
         Raises:
             StoreError: Redis is away or refuses.
         """
-        if self._clock() < self._away_until:
+        if monotonic() < self._away_until:
             raise StoreUnavailable(f"{self.name} did not answer a moment ago: try again")
         if not self._inspected:
             self._inspect()
@@ -161,7 +159,7 @@ class RedisConnection:
             case exceptions.BusyLoadingError():
                 known = StoreUnavailable(f"{self.name} is still reading its data: try again")
             case exceptions.ConnectionError() | exceptions.TimeoutError() | OSError():
-                self._away_until = self._clock() + AWAY_SECONDS
+                self._away_until = monotonic() + AWAY_SECONDS
                 # Another one may answer next.
                 self._inspected = False
             case exceptions.OutOfMemoryError():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import redis
-
 from sternpost_memory.model import Observation
 from sternpost_memory.store.redis_connection import RedisConnection
 from sternpost_memory.store.redis_keys import Keys
@@ -70,18 +68,13 @@ def look(connection: RedisConnection, keys: Keys, place: Place, *, commits_too: 
     Raises:
         StoreError: Redis is away, or what it holds cannot be read.
     """
-
-    def read(client: redis.Redis) -> tuple[list[bytes | None], list[Entry], list[Entry]]:
-        pipeline = client.pipeline(transaction=True)
-        pipeline.hmget(keys.meta, ["generation", "stamp", "created", "last", "commits"])
+    meta, log, commits = connection.call(
+        "look",
+        [keys.meta, keys.log, keys.commits(place.generation)],
         # From the last one that is known: it tells whether this is still the same log.
-        pipeline.xrange(keys.log, min=f"{place.last_seq}-0", count=LOG_CHUNK + 1)
-        if commits_too:
-            pipeline.xrange(keys.commits(place.generation), min=f"{place.commits}-0", count=COMMIT_CHUNK + 1)
-        meta, entries, *rest = pipeline.execute()
-        return meta, entries, rest[0] if rest else []
-
-    meta, log, commits = connection.use(read)
+        [place.last_seq, LOG_CHUNK + 1, place.commits, COMMIT_CHUNK + 1 if commits_too else 0],
+    )
+    log, commits = ([_entry(raw) for raw in entries] for entries in (log, commits))
     generation, stamp = _text(meta[0]) or FIRST_GENERATION, _text(meta[1])
     begins_log = _begins_with(log, place.last_seq, place.log_mark)
     begins_commits = not commits_too or _begins_with(commits, place.commits, place.commit_mark)
@@ -138,6 +131,11 @@ def documents(connection: RedisConnection, keys: Keys, seen: Seen) -> Documents:
         for (topic, version), blob in zip(part, blobs, strict=True):
             found[topic] = (version, *document_from(blob)) if blob is not None else None
     return found
+
+
+def _entry(raw: tuple[bytes, list[bytes]]) -> Entry:
+    identity, fields = raw
+    return identity, dict(zip(fields[::2], fields[1::2], strict=True))
 
 
 def _begins_with(entries: Sequence[Entry], number: int, mark: str) -> bool:
