@@ -37,7 +37,7 @@ for step in range(checkpointer.restore() + 1, options.steps + 1):
         loss.backward()
         optimizer.step()
         reporter.report(loss=loss, samples=8)
-    if step % options.every == 0 or step == options.steps:
+    if step % options.every == 0 or step == options.steps or checkpointer.due(step):
         checkpointer.save(step, wait=step == options.steps)
 checkpointer.close()
 dist.destroy_process_group()
