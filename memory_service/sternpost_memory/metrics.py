@@ -61,6 +61,11 @@ class Metrics:
             ["error"],
             registry=self.registry,
         )
+        self.store_up = Gauge(
+            "sternpost_memory_store_up",
+            "1 if the store could be used when it was last looked at, which is every few seconds, else 0.",
+            registry=self.registry,
+        )
         self.token_reviews = Counter(
             "sternpost_memory_token_reviews",
             "Tokens shown to the Kubernetes API server, by result: granted, refused, unavailable.",

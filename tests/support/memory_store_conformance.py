@@ -304,7 +304,7 @@ class StoreConformance:
                         text=f"node-3 is excluded: {reason}",
                         occurred_at=10.0 * number,
                         entities=["node/node-3", f"job/{number}"],
-                        attributes={"cause": reason, "exclusion": reason},
+                        attributes={"cause": reason, "excluded": reason},
                     )
                 ],
                 now=100.0,
@@ -312,7 +312,7 @@ class StoreConformance:
                 request_hash=b"x",
             )
             drain(store, "a", limit=1)
-        query = FactQuery(entity="node/node-3", attribute="exclusion", history=True)
+        query = FactQuery(entity="node/node-3", attribute="excluded", history=True)
         history = store.facts("a", query, after=None, limit=200)
         assert [(fact.value, fact.valid_from) for fact in history] == [
             ("SlowNode", 0.0), ("SlowNode", 10.0), ("NodeLost", 20.0), ("SlowNode", 30.0)

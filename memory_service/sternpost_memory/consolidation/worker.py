@@ -81,6 +81,7 @@ class Worker:
             requested = set(self._requested)
         try:
             buffers = self._store.buffers()
+            self._metrics.store_up.set(1)
             self._metrics.buffered.set(sum(buffer.count for buffer in buffers))
             plan = due(buffers, requested, self._policy, self._clock())
             for space in plan.spaces:
@@ -92,6 +93,7 @@ class Worker:
             log.info("planning a consolidation again", why=str(conflict))
             return 0.0
         except StoreError as error:
+            self._metrics.store_up.set(0)
             self._metrics.consolidations.labels("failed").inc()
             log.error("cannot consolidate now, trying again", error=str(error), seconds=RETRY_SECONDS)  # noqa: TRY400 - the message says all, a traceback nothing more
             return RETRY_SECONDS

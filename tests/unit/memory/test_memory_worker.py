@@ -118,6 +118,21 @@ def test_a_consolidation_that_was_overtaken_is_planned_again(store: SqliteStore)
     assert (topic.version, topic.sources) == (1, 2)
 
 
+def test_metrics_say_whether_the_store_is_up(store: SqliteStore) -> None:
+    def up() -> float | None:
+        return worker._metrics.registry.get_sample_value("sternpost_memory_store_up")
+
+    wrapped = FaultyStore(store)
+    worker = worker_of(wrapped)
+    worker.work()
+    assert up() == 1
+    wrapped.fail_at("buffers", StoreUnavailable("x"))
+    worker.work()
+    assert up() == 0
+    worker.work()
+    assert up() == 1
+
+
 def test_a_request_does_not_wait_for_age(store: SqliteStore) -> None:
     worker = worker_of(store, age=1e9)
     store.append("a", OBSERVATIONS, now=10.0)
