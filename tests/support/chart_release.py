@@ -21,7 +21,6 @@ def values() -> dict[str, Any]:
         "image": {"pullPolicy": "Never"},
         "nodeExclusion": {"enabled": True},
         "redis": {"image": {"repository": repository, "tag": tag, "pullPolicy": "Never"}},
-        "operator": {"logLevel": "debug"},
     }
 
 
@@ -38,7 +37,8 @@ def install(kube: Kube, *options: str, more: dict[str, Any] | None = None) -> No
     """Install it, or bring an installed one to what the checkout holds; waits until all of it is ready."""
     kube.helm(
         *("upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace"),
-        *("--set-json", json.dumps({**values(), **(more or {})})),
-        *("--wait", "--timeout", "4m", *options),
+        # The resource definitions may be there already: tests of the operator alone need them, too.
+        *("--values", "-", "--take-ownership", "--wait", "--timeout", "4m", *options),
+        stdin=json.dumps({**values(), **(more or {})}),
         timeout=300,
     )

@@ -43,9 +43,9 @@ class Kube:
         """Run kubectl; raises `CommandError` with its output when it fails."""
         return run(*self._base(namespace), *arguments, stdin=stdin, timeout=timeout)
 
-    def helm(self, *arguments: str | Path, timeout: float = 300) -> str:
+    def helm(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 300) -> str:
         """Run helm; raises `CommandError`."""
-        return run(self.helm_program, "--kubeconfig", self.kubeconfig, *arguments, timeout=timeout)
+        return run(self.helm_program, "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin, timeout=timeout)
 
     def apply(self, *objects: Object, namespace: str | None = None) -> None:
         """Apply objects on the server side."""

@@ -141,6 +141,7 @@ class Node:
             "failSwapOn": False,
             "nodeLeaseDurationSeconds": 8,
             "nodeStatusUpdateFrequency": "2s",
+            "nodeStatusReportFrequency": "5m",
             "resolvConf": str(self._folder / "resolv.conf"),
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         }

@@ -15,6 +15,7 @@ from typing import Any
 
 PACKAGES = ("sternpost_checkpoint", "sternpost_eagle_eye")
 PYTHON = "/opt/python"
+TEMPORARY = "/tmp"  # noqa: S108 -- the container's own
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOST_ROOT = "STERNPOST_TEST_HOST_ROOT"
 """Where a foreign cluster's nodes have this machine's file system mounted (`kind-config.yaml`); empty on nodes of our own."""
@@ -44,7 +45,18 @@ def torch_environment() -> Mounted:
 
     Where Python is the system's own, the image's is used: harness images are made of the same distribution.
     """
-    mounted = Mounted(environment={"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+    mounted = Mounted(
+        environment={
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "1",
+            # torch wants a folder to write to and a name of the user; the read-only root file system has neither.
+            "HOME": TEMPORARY,
+            "USER": "trainer",
+        }
+    )
+    mounted.volumes.append({"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}})
+    mounted.mounts.append({"name": "tmp", "mountPath": TEMPORARY})
     if Path(sys.base_prefix) != Path("/usr"):
         mounted.add("python", Path(sys.base_prefix), PYTHON)
         mounted.environment["PATH"] = f"{PYTHON}/bin:{_PATH}"
