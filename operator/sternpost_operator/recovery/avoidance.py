@@ -14,7 +14,9 @@ MAX_AVOIDED = 500
 def avoided(view: View, status: TrainingJobStatus) -> tuple[str, ...]:
     """Names of the nodes that new Pods are kept away from, sorted; the job's own exclusions are never left out."""
     own = exclusion.excluded(status)
-    others = sorted({*view.bad_nodes, *view.leaving_nodes} - set(own))
+    # Whole pools may be tainted for other uses: to name them all would help nobody.
+    tempting = {node for node, each in view.leaving_nodes.items() if not each.repels}
+    others = sorted((tempting | set(view.bad_nodes)) - set(own))
     return tuple(sorted([*own, *others][:MAX_AVOIDED]))
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from sternpost_operator.recovery import hardware, incidents, tracking
+from sternpost_operator.recovery.avoidance import avoided
 from sternpost_operator.recovery.exclusion import excluded
 from sternpost_operator.recovery.gang import is_assignable
 from sternpost_operator.recovery.observed import PodPhase, PodView
@@ -77,7 +78,7 @@ def _schedulable(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     spec = view.job.spec
     need = f"{spec.min_workers} workers" if spec.min_workers != 1 else "1 worker"
     message = f"The job needs {need} and Pod {unscheduled[0].name} finds no node ({unscheduled[0].reason})."
-    others = sorted({*view.bad_nodes, *view.leaving_nodes})
+    others = sorted(set(avoided(view, status)) - set(excluded(status)))
     if others:
         shown = ", ".join(others[:MAX_NAMED]) + (f" and {len(others) - MAX_NAMED} more" if others[MAX_NAMED:] else "")
         message += f" Nodes with bad hardware, or about to go: {shown}."

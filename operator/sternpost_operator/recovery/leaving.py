@@ -39,6 +39,8 @@ class Leaving:
     since: datetime | None = None
     until: datetime | None = None
     """None: nobody said."""
+    repels: bool = False
+    """Whether the scheduler keeps new Pods away by itself."""
 
 
 def of_node(node: NodeView, tolerations: Sequence[Toleration], now: datetime) -> Leaving | None:
@@ -77,7 +79,7 @@ def _announcements(node: NodeView, tolerations: Sequence[Toleration], now: datet
         reason = f"node {node.name} has the taint {_text(taint)}"
         seconds = tolerated_seconds(tolerations, taint) if taint.effect == NO_EXECUTE else None
         if seconds is not None:
-            yield Leaving(reason, taint.since, (taint.since or now) + timedelta(seconds=seconds))
+            yield Leaving(reason, taint.since, (taint.since or now) + timedelta(seconds=seconds), repels=seconds == 0)
         elif taint.key in NOTICE_TAINTS or taint.key.startswith(NOTICE_PREFIXES):
             yield Leaving(reason, taint.since)
 

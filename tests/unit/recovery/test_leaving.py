@@ -193,6 +193,14 @@ def test_when_most_nodes_go_at_once_all_are_left():
     assert deleted(made) == ["gpt-0", "gpt-1", "gpt-2"]
 
 
+def test_nodes_that_repel_pods_anyway_are_not_listed():
+    scene = Scene(workers=2, spares=0).with_pods(0, 1)
+    scene.pods.clear()
+    scene.node(7).tainted(7, "pool", "NoExecute").node(8).tainted(8, SPOT, "NoSchedule")
+    made = scene.plan()
+    assert {each.excluded_nodes for each in made.actions if hasattr(each, "slot")} == {("node-8",)}
+
+
 def test_a_spare_on_a_node_that_goes_is_made_anew_and_costs_nothing():
     scene = training()
     assert deleted(scene.tainted(3, MAINTENANCE).plan()) == ["gpt-3"]
