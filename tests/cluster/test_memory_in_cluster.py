@@ -129,7 +129,8 @@ def test_a_service_account_uses_the_space_of_its_own_namespace(client: MemoryCli
     ((_, log),) = client.ask(get(f"/v1/spaces/{own}/observations", mine))
     assert [item["text"] for item in log["observations"]] == ["event 1"]
     # Neither a token nor the name of a tenant gets out.
-    said = client.kube.kubectl("logs", "deployment/sternpost-memory", "--tail=-1", namespace=SYSTEM)
+    memory = ("--selector", "app.kubernetes.io/component=memory")
+    said = client.kube.kubectl("logs", *memory, "--tail=-1", namespace=SYSTEM)
     page = answers[-1][1]
     assert not any(token in said or token in page for token in (mine, others, for_api, "made.up.token"))
     assert own not in page
