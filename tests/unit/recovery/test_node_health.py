@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from recovery_scene import Scene, assignment, created, deleted, told, written
 
+from sternpost_operator.recovery import exclusion
 from sternpost_operator.recovery.observed import PodPhase
 from sternpost_operator.resources.anomaly import AnomalyKind
 from sternpost_operator.resources.training_job_status import Cause, Rung
@@ -27,7 +28,27 @@ def test_a_node_condition_is_decisive():
         2,
     )
     assert "GpuUnhealthy=True (Xid79: the GPU has fallen off the bus)" in record.message
-    assert [each.node for each in scene.status.excluded_nodes] == ["node-1"]
+    assert [(each.node, each.proven) for each in scene.status.excluded_nodes] == [("node-1", True)]
+    assert exclusion.proven(scene.status) == ("node-1",)
+
+
+@pytest.mark.parametrize("kind", [AnomalyKind.SLOW, AnomalyKind.HARDWARE, AnomalyKind.OUTLIER])
+def test_what_a_job_says_of_a_node_is_no_proof(kind):
+    scene = Scene().running().anomaly(kind, 1, evict=True)
+    scene.plan()
+    assert [(each.node, each.proven) for each in scene.status.excluded_nodes] == [("node-1", False)]
+    assert exclusion.proven(scene.status) == ()
+
+
+def test_a_plan_tells_whom_it_blames_anew():
+    scene = Scene().running()
+    before = scene.status
+    scene.anomaly(AnomalyKind.HANG, 1).plan()
+    assert exclusion.newly_blamed(before, scene.status) == {"node-1"}
+    assert exclusion.newly_blamed(scene.status, scene.later(1).plan().status) == set()
+    before = scene.status
+    scene.reported().anomaly(AnomalyKind.SLOW, 2, evict=True).plan()
+    assert exclusion.newly_blamed(before, scene.status) == {"node-2"}
 
 
 def test_a_node_with_a_condition_is_not_used_for_new_workers_while_it_stands():
