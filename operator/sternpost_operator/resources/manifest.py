@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sternpost_operator.resources.base import API_VERSION
+from sternpost_operator.resources.deep_json import MAX_DEPTH, too_deep
 from sternpost_operator.resources.explain import explain_error
 from sternpost_operator.resources.location import Location, format_location
 from sternpost_operator.resources.names import JOB_NAME_PATTERN, MAX_JOB_NAME
@@ -23,6 +24,9 @@ MAX_BYTES = 256 * 1024
 
 MIN_SHARED_MEMORY = "8Mi"
 """Less cannot hold two generations of anything that is worth a checkpoint."""
+
+SHOWN_DEPTH = 8
+"""Of the place where something is nested too deeply: it is the beginning that tells."""
 
 KIND = "TrainingJob"
 
@@ -172,6 +176,9 @@ def check_wire(wire: dict[str, Any]) -> list[tuple[Location, str]]:
     """What the models cannot see is wrong with a TrainingJob as it is on the wire: where, and what."""
     found = _check_name(wire)
     spec = wire.get("spec")
+    deep = too_deep(spec)
+    if deep is not None:
+        found.append((("spec", *deep[:SHOWN_DEPTH]), f"nested more than {MAX_DEPTH} levels deep"))
     if isinstance(spec, dict):
         found += [(("spec", *location), message) for location, message in _check_spec(spec)]
     return found
