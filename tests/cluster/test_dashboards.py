@@ -25,7 +25,7 @@ class ReportingJob(ClusterJob):
         (container,) = manifest["spec"]["template"]["spec"]["containers"]
         container["command"] = ["python3", "/jobs/reporting.py"]
         container["args"] = [f"--steps={self.steps}", "--exit-at=30", "--hang-at=60"]
-        manifest["spec"]["recovery"]["failureRules"] = [{"exitCodes": [42], "action": "ExcludeNode"}]
+        manifest["spec"]["recovery"]["rules"] = [{"exitCodes": [42], "action": "ExcludeNode"}]
         manifest["spec"]["eagleEye"]["hang"] |= {"factor": 5, "minSeconds": 10}
         return manifest
 

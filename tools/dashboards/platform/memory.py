@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.dashboards.frame import Row
-from tools.dashboards.look import BAD, GOOD, STRIP, THIRD, WARN, thresholds
+from tools.dashboards.look import BAD, GOOD, HALF, THIRD, WARN, thresholds
 from tools.dashboards.panels import graph, timeline
 from tools.dashboards.platform.selectors import RATE
 from tools.dashboards.query import Query, quantiles
@@ -95,7 +95,15 @@ def rows() -> list[Row]:
                     Query("min by (pod) (sternpost_memory_store_up)", "{{pod}}"),
                     states=DOWN_OR_UP,
                     first=0,
-                    size=STRIP,
+                    size=HALF,
+                ),
+                graph(
+                    "Tokens checked",
+                    "Service account tokens that the API server was asked about. refused: a caller without the right, or with a "
+                    "token for another audience; unavailable: the API server did not answer, and the caller tries again.",
+                    "ops",
+                    Query(f"sum by (result) (rate(sternpost_memory_token_reviews_total[{RATE}]))", "{{result}}"),
+                    size=HALF,
                 ),
             ],
         )
