@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,11 @@ from sternpost_operator.resources import reserved
 from sternpost_operator.resources.explain import shown
 from sternpost_operator.resources.location import Location, Problems, format_location
 from sternpost_operator.resources.template_containers import check_containers, check_trainer, check_volumes
+from sternpost_operator.resources.template_quantities import check_quantities
 from sternpost_operator.resources.termination import termination_seconds
 
+MAX_NAME = 253
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _METADATA_FIELDS = ("annotations", "labels")
 _SET_BY_STERNPOST = {
     "nodeName": "it would bypass the scheduler, and no node could be left; use nodeSelector or affinity",
@@ -80,6 +84,7 @@ def _template(template: Mapping[str, Any], ranks: int, shared_memory: str | None
     yield from volume_problems
     yield from check_containers(spec, volumes, ranks)
     yield from check_trainer(spec, shared_memory)
+    yield from check_quantities(spec)
 
 
 def _metadata(metadata: Any) -> Problems:
@@ -129,8 +134,12 @@ def _pod_fields(spec: Mapping[str, Any], least_grace: int) -> Problems:
     if spec.get("securityContext") is not None and not isinstance(spec["securityContext"], dict):
         yield ("spec", "securityContext"), "must be an object"
     for field in ("serviceAccountName", "serviceAccount"):
-        if not isinstance(spec.get(field) or "", str):
-            yield ("spec", field), "must be a string"
+        account = spec.get(field)
+        if account and not (isinstance(account, str) and len(account) <= MAX_NAME and _SUBDOMAIN.fullmatch(account)):
+            yield (
+                ("spec", field),
+                f"is {shown(account)}; must be the name of a ServiceAccount: lower-case letters, digits, '-', '.'",
+            )
     yield from _objects(spec, "affinity", ("nodeAffinity", "podAntiAffinity"))
 
 

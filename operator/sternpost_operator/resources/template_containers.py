@@ -13,6 +13,8 @@ from sternpost_operator.resources.quantity import parse_bytes
 from sternpost_operator.resources.template_schema import MAX_CONTAINERS
 from sternpost_operator.resources.training_job import TRAINER_CONTAINER
 
+_RESTART_POLICIES = ("Always", "OnFailure", "Never")
+
 
 def check_volumes(volumes: Any) -> tuple[set[str], list[tuple[Location, str]]]:
     """The volumes' names, and what is wrong with them."""
@@ -65,6 +67,13 @@ def _containers(group: str, containers: Any, names: set[str], volumes: set[str],
         if group == "initContainers" and name == TRAINER_CONTAINER:
             yield (*here, "name"), f"{TRAINER_CONTAINER} must be one of spec.containers"
         names.add(name)
+        if group == "initContainers" and container.get("restartPolicy") not in (None, *_RESTART_POLICIES):
+            # The API server passes over what it does not know here, and the container would be no sidecar.
+            wanted = ", ".join(_RESTART_POLICIES)
+            yield (
+                (*here, "restartPolicy"),
+                f"is {shown(container['restartPolicy'])}; must be one of {wanted}, or left out",
+            )
         for field in ("command", "args"):
             yield from _strings(here, container, field)
         if container.get("securityContext") is not None and not isinstance(container["securityContext"], dict):

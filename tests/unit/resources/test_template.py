@@ -48,7 +48,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (template(subdomain="s"), "spec.subdomain: must be left out"),
     (template(terminationGracePeriodSeconds="5"), "spec.terminationGracePeriodSeconds: must be a whole number"),
     (template(terminationGracePeriodSeconds=34), "spec.terminationGracePeriodSeconds: is 34; must be at least 35 or left out"),
-    (template(serviceAccount=3), "spec.serviceAccount: must be a string"),
+    (template(serviceAccount=3), "spec.serviceAccount: is 3; must be the name of a ServiceAccount"),
+    (template(serviceAccountName="Bad_Name"), "spec.serviceAccountName: is 'Bad_Name'; must be the name"),
+    (template(initContainers=[{**SIDECAR, "restartPolicy": "Sometimes"}]), "initContainers[0].restartPolicy: is"),
+    (template({"resources": {"requests": {"cpu": "1 core"}}}), "resources.requests.cpu: is '1 core'; must be a quantity"),
+    (template(volumes=[{"name": "v", "emptyDir": {"sizeLimit": True}}]), "emptyDir.sizeLimit: is true; must be a quantity"),
+    (template(overhead={"cpu": []}), "spec.overhead.cpu: is a list; must be a quantity"),
     (template(securityContext=[]), "spec.securityContext: must be an object"),
     (template(affinity={"nodeAffinity": []}), "spec.affinity.nodeAffinity: must be an object"),
     (template(volumes=[{"name": "sternpost-shm"}]), "spec.volumes[0].name: names that begin with sternpost-"),
@@ -84,6 +89,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_is_refused(value: dict[str, Any], words: str) -> None:
     found = problems(value, shared_memory="1Gi")
     assert any(words in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    "quantity",
+    [1, 0.5, "1", "1.5", ".5", "1.", "+2", "-2", "100m", "5n", "7u", "1k", "2Ki", "3Ei", "1e3", "1E-2", "4E", None],
+)
+def test_all_quantities_that_kubernetes_reads(quantity: Any) -> None:
+    assert problems(template({"resources": {"limits": {"cpu": quantity}}})) == []
 
 
 def test_metrics_ports_are_taken_for_each_rank_only() -> None:
