@@ -18,8 +18,8 @@ LEAD_SECONDS = 3.0
 """Until every rank has heard of the step to save at."""
 COMMIT_SECONDS = 1.0
 """The least that a commit takes: with less time left than that, after the step, there is no point in waiting."""
-MAX_STALE_SECONDS = 10.0
-"""Steps are not extrapolated further than this beyond the last one that was reported."""
+MAX_STALE_SECONDS = 12.0
+"""Steps are not extrapolated further than this beyond the last one that was reported; reports come every ten seconds."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def is_over(view: View, status: TrainingJobStatus, leaving: Leaving) -> bool:
         return True
     recovery = status.recovery
     if recovery is None or recovery.save_at_step is None or recovery.save_by is None:
-        return appointment(view, status, leaving) is None
+        return appointment(view, status, leaving) is None and not _is_report_awaited(view, status)
     return is_saved(view, status) or view.now >= recovery.save_by
 
 
@@ -50,13 +50,10 @@ def is_saved(view: View, status: TrainingJobStatus) -> bool:
 
 def appointment(view: View, status: TrainingJobStatus, leaving: Leaving) -> Appointment | None:
     """The step that all ranks can still save at together, or None if there is none in time."""
-    report = view.report(status)
-    if view.job.spec.checkpoint is None or report is None or report.step is None or report.last_step_at is None:
+    pace = _pace(view, status)
+    if view.job.spec.checkpoint is None or pace is None:
         return None
-    rate = report.steps_per_second
-    if rate is None or not math.isfinite(rate) or rate <= 0:
-        return None
-    stale = min(max(0.0, (view.now - report.last_step_at).total_seconds()), MAX_STALE_SECONDS)
+    step, rate, stale = pace
     ahead = 1 + math.ceil(rate * (stale + LEAD_SECONDS))
     by = view.now + timedelta(seconds=SAVE_SECONDS)
     if leaving.until is not None:
@@ -64,7 +61,7 @@ def appointment(view: View, status: TrainingJobStatus, leaving: Leaving) -> Appo
     needed = max(0.0, ahead / rate - stale) + COMMIT_SECONDS
     if view.now + timedelta(seconds=needed) > by:
         return None
-    return Appointment(report.step + ahead, by)
+    return Appointment(step + ahead, by)
 
 
 def arrange(view: View, status: TrainingJobStatus, leaving: Leaving) -> TrainingJobStatus:
@@ -83,6 +80,28 @@ def write(view: View, status: TrainingJobStatus, run: AttemptSpec | None) -> tup
     if run is None or step is None or run.save_at_step == step:
         return ()
     return (WriteAttempt(run.model_copy(update={"save_at_step": step, "issued_at": view.now})),)
+
+
+def _pace(view: View, status: TrainingJobStatus) -> tuple[int, float, float] | None:
+    """The last step, steps a second, and how many seconds ago that step was, if all of that is known well enough."""
+    report = view.report(status)
+    if report is None or report.step is None or report.last_step_at is None:
+        return None
+    rate, stale = report.steps_per_second, max(0.0, (view.now - report.last_step_at).total_seconds())
+    if rate is None or not math.isfinite(rate) or rate <= 0 or stale > max(MAX_STALE_SECONDS, 2 / rate):
+        return None
+    return report.step, rate, stale
+
+
+def _is_report_awaited(view: View, status: TrainingJobStatus) -> bool:
+    """Whether a job that makes steps will soon say how far it is: an operator that just began has not heard yet."""
+    if view.job.spec.checkpoint is None or status.attempt.first_step_at is None or _pace(view, status) is not None:
+        return False
+    recovery = status.recovery
+    if recovery is None:
+        return True
+    noticed_at = recovery.detected_at if recovery.decided_at is None else recovery.again_at
+    return noticed_at is None or not view.passed(noticed_at, MAX_STALE_SECONDS)
 
 
 def kept(recovery: Recovery | None) -> Recovery | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,10 +108,7 @@ def test_the_toleration_limits_the_wait():
 @pytest.mark.parametrize(
     "hindrance",
     [
-        lambda scene: scene.progressed(steps_per_second=None),
-        lambda scene: scene.progressed(steps_per_second=float("nan")),
         lambda scene: scene.progressed(steps_per_second=0.02),
-        lambda scene: scene.unanswered(),
         lambda scene: scene.spec(checkpoint=None),
         lambda scene: scene.tainted(1, MAINTENANCE, ago=58),
     ],
@@ -117,6 +117,40 @@ def test_where_no_checkpoint_can_come_of_it_the_job_moves_at_once(hindrance):
     scene = training()
     scene.tainted(1, MAINTENANCE)
     hindrance(scene).plan()
+    assert scene.status.attempts[-1].cause is Cause.NODE_LEAVING
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        lambda scene: scene.progressed(steps_per_second=None),
+        lambda scene: scene.progressed(steps_per_second=float("nan")),
+        lambda scene: scene.progressed(last_step_at=scene.now - timedelta(seconds=13)),
+        lambda scene: scene.unanswered(),
+    ],
+)
+def test_a_report_is_waited_for_and_not_for_long(unknown):
+    scene = training().tainted(1, MAINTENANCE)
+    answer = scene.progress
+    unknown(scene).plan()
+    assert scene.status.recovery.save_at_step is None
+    scene.later(11).plan()
+    assert scene.status.attempts == []
+    scene.later(1)
+    # A new leader hears of the job just in time, or does not.
+    unheard = copy.deepcopy(scene)
+    unheard.plan()
+    assert unheard.status.attempts[-1].cause is Cause.NODE_LEAVING
+    scene.now -= timedelta(seconds=1)
+    scene.progress = answer.model_copy(update={"at": scene.now, "step": 30, "last_step_at": scene.now})
+    assert written(scene.plan()).save_at_step == 37
+
+
+def test_an_attempt_that_has_made_no_step_has_nothing_to_save():
+    scene = Scene().tolerating(operator="Exists", effect="NoExecute", tolerationSeconds=60).with_pods(0, 1, 2, 3)
+    scene.plan()
+    scene.later(1).reported().plan()
+    scene.tainted(1, MAINTENANCE).plan()
     assert scene.status.attempts[-1].cause is Cause.NODE_LEAVING
 
 
