@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 
 class OwnMetrics:
-    """In a registry of their own."""
+    """In a registry of their own, beside the process's memory and processor time: what watching costs shall be seen."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.scrapes = Counter(
             "sternpost_eagle_eye_scrapes", "Trainer pages asked for, by outcome", ["outcome"], registry=self.registry
         )
