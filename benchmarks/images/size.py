@@ -60,7 +60,11 @@ _POD = {
 }
 TARGETS = {
     # Nobody answers there: the process is up, and tries again.
-    "operator": Target(250, ("sternpost", "operator"), {"KUBECONFIG": f"{_SCRATCH}/kubeconfig"}),
+    "operator": Target(
+        250,
+        ("sternpost", "operator"),
+        {"KUBECONFIG": f"{_SCRATCH}/kubeconfig", "STERNPOST_NAMESPACE": "sternpost-system"},
+    ),
     "eagle-eye": Target(480, ("python3", "-m", "sternpost_eagle_eye", "sidecar"), _POD),
     "checkpoint": Target(400, ("python3", "-m", "sternpost_checkpoint", "sidecar"), _POD),
     "memory": Target(

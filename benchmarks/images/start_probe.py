@@ -1,6 +1,6 @@
 """Runs inside an image: start a command and print the CPU time it takes until it has settled. Standard library only.
 
-Settled is a process that has used no CPU for a second, or has ended: what it does from then on is work, not start.
+Settled is a process that has used next to no CPU for a second, or has ended: what it does from then on is work, not start.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 import time
 
 QUIET_SECONDS = 1.0
+QUIET_CPU_SECONDS = 0.05
+"""Used within QUIET_SECONDS: no more than a look at the clock now and then, or one more try to reach a server."""
 LIMIT_SECONDS = 60.0
 
 
@@ -37,7 +39,7 @@ def main() -> None:
         now, cpu = time.monotonic(), cpu_seconds(process.pid)
         if cpu is None or now - changed > QUIET_SECONDS or now - begun > LIMIT_SECONDS:
             break
-        if cpu > used:
+        if cpu > used + QUIET_CPU_SECONDS:
             used, changed = cpu, now
     running = process.poll() is None
     if running:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helm_chart import CHART, RefusedError, render
+from helm_chart import CHART, ROOT, RefusedError, render
 from jsonschema import Draft7Validator
 
 VALUES_TEXT = (CHART / "values.yaml").read_text(encoding="utf-8")
@@ -59,6 +59,16 @@ def leaves(value: dict[str, Any], path: str = "") -> Iterator[str]:
 LEAVES = list(leaves(VALUES))
 
 
+def all_paths(value: dict[str, Any], path: str = "") -> Iterator[str]:
+    for name, child in value.items():
+        yield f"{path}{name}"
+        if isinstance(child, dict):
+            yield from all_paths(child, f"{path}{name}.")
+
+
+ALL_PATHS = list(all_paths(VALUES))
+
+
 def test_there_are_values() -> None:
     assert len(LEAVES) > 80
 
@@ -101,6 +111,15 @@ def test_templates_use_no_value_that_is_not_there() -> None:
                 break
             value = value[name]
     assert missing == []
+
+
+def test_the_page_for_users_names_values_that_are_there() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z][A-Za-z]*(?:\.[A-Za-z]+)+)(?:\.\*)?`", row)}
+    named |= set(re.findall(r"`([a-z][A-Za-z]+\.[A-Za-z.]+)=", page))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not any(f"{leaf}.".startswith(f"{name}.") for leaf in ALL_PATHS)] == []
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
