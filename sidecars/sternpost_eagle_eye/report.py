@@ -10,6 +10,9 @@ from sternpost_eagle_eye.attempt import Attempt
 from sternpost_eagle_eye.detect.base import Finding
 
 REPEAT_SECONDS = 5.0
+LATER_REPEAT_SECONDS = 30.0
+FRESH_SECONDS = 60.0
+"""How long a finding is repeated often: what stands for hours need not be written all the time."""
 MAX_EVIDENCE = 4096
 
 
@@ -19,6 +22,8 @@ class Anomaly:
 
     name: str
     manifest: dict[str, Any]
+    new: bool = True
+    """Whether it has not been written before."""
 
 
 @dataclass
@@ -26,6 +31,7 @@ class _Reported:
     first_seen: float
     written_at: float
     finding: Finding
+    written: bool
 
 
 class AnomalyReports:
@@ -37,7 +43,7 @@ class AnomalyReports:
         self._reported: dict[str, _Reported] = {}
 
     def due(self, findings: list[Finding], wall: float) -> list[Anomaly]:
-        """New findings and changed verdicts at once, the others every few seconds. `wall`: Unix seconds."""
+        """New findings and changed verdicts at once, the others now and then. `wall`: Unix seconds."""
         anomalies: list[Anomaly] = []
         for finding in findings:
             name = self._name(finding)
@@ -45,14 +51,17 @@ class AnomalyReports:
             if reported is not None and not _is_due(reported, finding, wall):
                 continue
             first_seen = wall if reported is None else reported.first_seen
-            self._reported[name] = _Reported(first_seen, wall, finding)
-            anomalies.append(Anomaly(name, self._manifest(name, finding, first_seen, wall)))
+            new = reported is None or not reported.written
+            self._reported[name] = _Reported(first_seen, wall, finding, written=True)
+            anomalies.append(Anomaly(name, self._manifest(name, finding, first_seen, wall), new))
         return anomalies
 
     def failed(self, anomaly: Anomaly) -> None:
         """It could not be written: it is due again at once."""
-        if anomaly.name in self._reported:
-            self._reported[anomaly.name].written_at = 0.0
+        reported = self._reported.get(anomaly.name)
+        if reported is not None:
+            reported.written_at = 0.0
+            reported.written = not anomaly.new
 
     def _name(self, finding: Finding) -> str:
         who = "job" if finding.worker is None else str(finding.worker)
@@ -86,8 +95,9 @@ class AnomalyReports:
 
 def _is_due(reported: _Reported, finding: Finding, wall: float) -> bool:
     before = reported.finding
+    repeat = REPEAT_SECONDS if wall - reported.first_seen < FRESH_SECONDS else LATER_REPEAT_SECONDS
     # A clock that was set back must not silence a finding.
-    return before.evict != finding.evict or not 0 <= wall - reported.written_at < REPEAT_SECONDS
+    return before.evict != finding.evict or not 0 <= wall - reported.written_at < repeat
 
 
 def _rfc3339(wall: float) -> str:

@@ -41,6 +41,7 @@ class Court:
         self._told: dict[str, tuple[object, ...]] = {}
         """What was last heard of each Pod that is worth telling at once, by uid."""
         self.news = News()
+        self._trouble = ""
 
     @property
     def attempt(self) -> Attempt | None:
@@ -100,28 +101,33 @@ class Court:
         if judge is None or reports is None:
             return
         due = reports.due(judge.tick(self._monotonic()), self._wall())
-        for position, anomaly in enumerate(due):
-            try:
-                written = await self._write(anomaly, judge.job.attempt)
-            except OSError as error:
-                log.warning("anomaly not written, trying again", name=anomaly.name, error=str(error)[:500])
-                written = False
-            if not written:
-                for unwritten in due[position:]:
-                    reports.failed(unwritten)
-                return
+        written = 0
+        try:
+            if due and await self._counts(judge.job.attempt):
+                for anomaly in due:
+                    await self._write(anomaly)
+                    written += 1
+            self._trouble = ""
+        except OSError as error:
+            if str(error) != self._trouble:  # once for each change, not once a second
+                self._trouble = str(error)
+                log.warning("anomaly not written, trying again", name=due[written].name, error=str(error)[:500])
+        for unwritten in due[written:]:
+            reports.failed(unwritten)
 
-    async def _write(self, anomaly: Anomaly, attempt: Attempt) -> bool:
-        """Whether the attempt still counts and the object was written. Raises OSError."""
+    async def _counts(self, attempt: Attempt) -> bool:
+        """Whether the attempt is still the one that counts. Raises OSError."""
         current = await self._control_plane.current()
-        if current is None or not _same_run(current.attempt, attempt):
-            return False
+        return current is not None and _same_run(current.attempt, attempt)
+
+    async def _write(self, anomaly: Anomaly) -> None:
+        """Raises OSError."""
         await self._control_plane.write_anomaly(anomaly)
-        spec = anomaly.manifest["spec"]
-        self._metrics.anomalies.labels(spec["kind"]).inc()
-        told = ("kind", "worker", "node", "confidence", "evict", "evidence")
-        log.info("anomaly", **{key: spec.get(key) for key in told})
-        return True
+        if anomaly.new:
+            spec = anomaly.manifest["spec"]
+            self._metrics.anomalies.labels(spec["kind"]).inc()
+            told = ("kind", "worker", "node", "confidence", "evict", "evidence")
+            log.info("anomaly", **{key: spec.get(key) for key in told})
 
 
 def _same_run(one: Attempt, other: Attempt) -> bool:

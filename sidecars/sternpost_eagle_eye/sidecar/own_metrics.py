@@ -27,7 +27,7 @@ class OwnMetrics:
             "sternpost_eagle_eye_handovers", "Attempts handed to the launcher", registry=self.registry
         )
         self.anomalies = Counter(
-            "sternpost_eagle_eye_anomalies", "Anomaly objects written, by kind", ["kind"], registry=self.registry
+            "sternpost_eagle_eye_anomalies", "Findings written, each once, by kind", ["kind"], registry=self.registry
         )
         self.attempt = Gauge("sternpost_eagle_eye_attempt", "Number of the current attempt", registry=self.registry)
         self.judging = Gauge("sternpost_eagle_eye_judging", "1 in worker 0's sidecar", registry=self.registry)

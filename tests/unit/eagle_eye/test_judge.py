@@ -124,3 +124,21 @@ def test_anomalies_are_what_the_operator_reads(make_attempt):
     assert (spec.last_seen - spec.first_seen).total_seconds() == 5.5
     reports.failed(again)
     assert reports.due([findings[1]], 1_764_000_006.5)
+
+
+def test_a_finding_is_new_until_it_is_written(make_attempt):
+    reports = AnomalyReports(Attempt.model_validate(make_attempt(4)), "default")
+    (first,) = reports.due([slow(2)], 1_764_000_000.0)
+    reports.failed(first)
+    (again,) = reports.due([slow(2)], 1_764_000_001.0)
+    assert (first.new, again.new) == (True, True)
+    (later,) = reports.due([slow(2)], 1_764_000_006.0)
+    assert not later.new
+    reports.failed(later)
+    assert [anomaly.new for anomaly in reports.due([slow(2)], 1_764_000_007.0)] == [False]
+
+
+def test_what_stands_for_long_is_repeated_less_often(make_attempt):
+    reports = AnomalyReports(Attempt.model_validate(make_attempt(4)), "default")
+    written = [second for second in range(300) if reports.due([slow(2)], 1_764_000_000.0 + second)]
+    assert written == [*range(0, 60, 5), *range(85, 300, 30)]
