@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
@@ -173,3 +175,19 @@ def test_the_tool_runs_on_any_python_of_a_base() -> None:
         text = (ROOT / "tools" / f"{name}.py").read_text(encoding="utf-8")
         modules = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)) - {"__future__", "locked"}
         assert modules <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("code", "running", "exit_code"), [("pass", False, 0), ("import sys; sys.exit(3)", False, 3)])
+def test_the_probe_of_a_start_tells_of_a_command_that_ends(code: str, running: bool, exit_code: int) -> None:
+    probe = ROOT / "benchmarks" / "images" / "start_probe.py"
+    command = [sys.executable, str(probe), sys.executable, "-c", code]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (told["running"], told["exitCode"]) == (running, exit_code)
+    assert 0 < told["cpuSeconds"] < 60
+
+
+def test_the_probe_of_a_start_ends_a_command_that_has_settled() -> None:
+    probe = ROOT / "benchmarks" / "images" / "start_probe.py"
+    command = [sys.executable, str(probe), sys.executable, "-c", "import threading; threading.Event().wait()"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (told["running"], told["exitCode"]) == (True, None)
