@@ -18,7 +18,7 @@ def rows() -> list[Row]:
                 graph(
                     "Excluded and cordoned nodes",
                     "Excluded: at least one job avoids it. Cordoned: nobody gets new Pods there, which takes evidence from the "
-                    "node itself and the option `nodes.cordon`.",
+                    "node itself and the option `nodeExclusion.enabled`.",
                     "short",
                     Query("max(sternpost_operator_nodes_excluded)", "excluded"),
                     Query("max(sternpost_operator_nodes_cordoned)", "cordoned"),
@@ -69,7 +69,8 @@ def rows() -> list[Row]:
                 ),
                 graph(
                     "Drains by result",
-                    "Nodes drained of other Pods (only with `nodes.drain`). Blocked: a PodDisruptionBudget did not allow it.",
+                    "Nodes drained of other Pods (only with `nodeExclusion.drain`). blocked: a PodDisruptionBudget did not "
+                    "allow it; error: the API server did not let it.",
                     "short",
                     Query(
                         f"sum by (result) (increase(sternpost_operator_drains_total[{RATE}])) or vector(0)",
