@@ -20,6 +20,7 @@ from sternpost_operator.cluster.kubernetes.cluster import KubernetesCluster
 from sternpost_operator.cluster.kubernetes.errors import NotFoundError
 from sternpost_operator.cluster.kubernetes.incidents import IncidentSender
 from sternpost_operator.cluster.kubernetes.inventory import Inventory, JobKey
+from sternpost_operator.cluster.kubernetes.memory_spaces import MemorySpaces
 from sternpost_operator.cluster.kubernetes.outbox import Outbox
 from sternpost_operator.cluster.kubernetes.paths import ANOMALIES, NODES, PODS, TRAINING_JOBS, Kind
 from sternpost_operator.cluster.kubernetes.progress_stream import ProgressStreams
@@ -57,7 +58,7 @@ class Operator:
         incidents = IncidentSender(
             MemoryClient(self._http, clock=lambda: float(next(times) * 1000)),
             Outbox(self.client, namespace),
-            default_url=memory_url,
+            spaces=MemorySpaces(memory_url, namespace),
             observer=metrics,
             on_taken=self.woken.append,
         )
@@ -69,6 +70,7 @@ class Operator:
             streams=self.streams,
             incidents=incidents,
             history=NodeHistory(self._http),
+            spaces=MemorySpaces(memory_url, namespace),
         )
         self.sweeper = Sweeper(self.client, self.inventory, self.woken.append)
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,6 +92,7 @@ class Operator:
             registry=registry,
             settings=build_settings(),
             standalone=True,
+            identity="stage",  # type: ignore[arg-type]
             namespaces=[self._namespace],
             ready_flag=ready,
         )
@@ -111,7 +114,7 @@ class KubernetesStage:
 
     def __init__(
         self,
-        configuration: Callable[[], Configuration],
+        configuration: Configuration,
         namespace: str,
         metrics: Callable[[], OperatorMetrics],
         *,
@@ -136,7 +139,7 @@ class KubernetesStage:
         return self.operator.cluster.in_namespace(self._namespace)
 
     async def _begin(self) -> Operator:
-        operator = Operator(self._configuration(), self._namespace, self._metrics(), self.service.url)
+        operator = Operator(self._configuration, self._namespace, self._metrics(), self.service.url)
         await operator.start()
         return operator
 

@@ -42,7 +42,15 @@ def operator(  # noqa: PLR0917 -- typer passes them by name
         str, typer.Option(envvar="STERNPOST_IMAGE_PULL_POLICY", metavar="POLICY")
     ] = "IfNotPresent",
     memory_url: Annotated[
-        str, typer.Option(envvar="STERNPOST_MEMORY_URL", metavar="URL", help="Of jobs that name none; empty: none.")
+        str, typer.Option(envvar="STERNPOST_MEMORY_URL", metavar="URL", help="Of the memory service; empty: none.")
+    ] = "",
+    memory_shared_spaces: Annotated[
+        str,
+        typer.Option(
+            envvar="STERNPOST_MEMORY_SHARED_SPACES",
+            metavar="NAMES",
+            help="Comma list of spaces that a job of any namespace may name; otherwise its space is its namespace.",
+        ),
     ] = "",
     memory_token_file: Annotated[
         Path | None, typer.Option(envvar="STERNPOST_MEMORY_TOKEN_FILE", metavar="FILE", help="Bearer token for it.")
@@ -104,6 +112,7 @@ def operator(  # noqa: PLR0917 -- typer passes them by name
             watch_namespaces=tuple(names(watch_namespaces)),
             metrics_namespaces=tuple(names(metrics_namespaces)),
             memory_url=memory_url,
+            memory_shared_spaces=tuple(names(memory_shared_spaces)),
             memory_token_file=memory_token_file,
             port=metrics_port,
             host=host,

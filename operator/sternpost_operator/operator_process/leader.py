@@ -13,12 +13,12 @@ import aiohttp
 import httpx
 import kopf
 import structlog
-from kopf._core.engines.peering import Identity
 
 from sternpost_operator.cluster.kubernetes.client import KubernetesClient
 from sternpost_operator.cluster.kubernetes.cluster import KubernetesCluster
 from sternpost_operator.cluster.kubernetes.incidents import IncidentSender
 from sternpost_operator.cluster.kubernetes.inventory import Inventory, JobKey
+from sternpost_operator.cluster.kubernetes.memory_spaces import MemorySpaces
 from sternpost_operator.cluster.kubernetes.outbox import Outbox
 from sternpost_operator.cluster.kubernetes.progress_stream import ProgressStreams
 from sternpost_operator.cluster.kubernetes.session import watching_session
@@ -94,7 +94,8 @@ class Leader:
             standalone=True,
             clusterwide=not self.options.watch_namespaces,
             namespaces=self.options.watch_namespaces,
-            identity=Identity(self.options.identity),  # its own would ask for a user name, which there need not be
+            # Its own would ask for a user name, which there need not be.
+            identity=self.options.identity,  # type: ignore[arg-type]
             ready_flag=self.watching,
         )
         raise RuntimeError("the watches ended")
@@ -113,10 +114,11 @@ async def leading(
         inventory = Inventory(dict(options.hardware))
         streams = ProgressStreams(web, queue.wake)
         stack.push_async_callback(streams.aclose)
+        spaces = MemorySpaces(options.memory_url, options.namespace, frozenset(options.memory_shared_spaces))
         incidents = IncidentSender(
             MemoryClient(memory_client, token_file=options.memory_token_file),
             Outbox(client, options.namespace),
-            default_url=options.memory_url,
+            spaces=spaces,
             observer=metrics,
             on_taken=queue.wake,
         )
@@ -129,7 +131,7 @@ async def leading(
             streams=streams,
             incidents=incidents,
             history=NodeHistory(memory_client, _authorization(options)),
-            memory_url=options.memory_url,
+            spaces=spaces,
         )
         events = EventWriter(client, options.identity)
         reconciler = Reconciler(cluster, queue, metrics=metrics, job_metrics=jobs, events=events, now=utc_now)

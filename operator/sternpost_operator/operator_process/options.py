@@ -23,6 +23,8 @@ class Options:
     metrics_namespaces: tuple[str, ...] = ()
     """Where Prometheus may be; none: anywhere."""
     memory_url: str = ""
+    memory_shared_spaces: tuple[str, ...] = ()
+    """Spaces of the memory service that jobs of any namespace may name."""
     memory_token_file: Path | None = None
     port: int = 8080
     """Of /metrics, /healthz and /readyz; 0 for a free one."""

@@ -146,8 +146,9 @@ class MemoryPolicy(Model):
     """The memory service that is told of each incident."""
 
     url: str = Field("", max_length=2048, pattern=r"^(https?://.+)?$")
-    """Empty: the operator's own default."""
+    """Empty: the operator's own. On a cluster it is always that one, for the operator shows it a token."""
     space: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    """On a cluster `default` stands for the job's namespace; another one must be among those that the platform shares."""
 
 
 class GangPolicy(Model):

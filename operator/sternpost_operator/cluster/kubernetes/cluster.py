@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
-from sternpost_operator.cluster.base import ConflictError, RefusedError
+from sternpost_operator.cluster.base import ConflictError, InvalidJobError, RefusedError
 from sternpost_operator.cluster.kubernetes.acceptance import accept
 from sternpost_operator.cluster.kubernetes.attempts import Attempts
 from sternpost_operator.cluster.kubernetes.client import KubernetesClient
@@ -16,6 +16,7 @@ from sternpost_operator.cluster.kubernetes.errors import ApiError, NotFoundError
 from sternpost_operator.cluster.kubernetes.heartbeats import Heartbeats
 from sternpost_operator.cluster.kubernetes.incidents import IncidentSender
 from sternpost_operator.cluster.kubernetes.inventory import Inventory, JobKey
+from sternpost_operator.cluster.kubernetes.memory_spaces import MemorySpaces
 from sternpost_operator.cluster.kubernetes.owned import OwnedObjects
 from sternpost_operator.cluster.kubernetes.paths import TRAINING_JOBS
 from sternpost_operator.cluster.kubernetes.pods import PodBuilder, Pods
@@ -53,7 +54,7 @@ class KubernetesCluster:
         streams: ProgressStreams,
         incidents: IncidentSender,
         history: NodeHistory,
-        memory_url: str = "",
+        spaces: MemorySpaces,
         pod_builder: PodBuilder = build_pod,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,7 +69,7 @@ class KubernetesCluster:
         self.attempts = Attempts(client, inventory)
         self.heartbeats = Heartbeats(client)
         self.history = history
-        self.memory_url = memory_url
+        self.spaces = spaces
         self._accepted: dict[JobKey, tuple[int, TrainingJob]] = {}
 
     def in_namespace(self, namespace: str) -> NamespaceCluster:
@@ -81,6 +82,9 @@ class KubernetesCluster:
         if known is not None and known[0] == entry.version and known[1].metadata.uid == entry.uid:
             return known[1]
         job = accept(entry.manifest)
+        problems = self.spaces.problems(job)
+        if problems:
+            raise InvalidJobError(problems)
         self._accepted[entry.key] = (entry.version, job)
         return job
 
@@ -128,9 +132,9 @@ class NamespaceCluster:
         )
 
     async def node_history(self, job: TrainingJob, nodes: Collection[str]) -> Mapping[str, int]:
-        """As `Cluster.node_history`, from the job's memory service."""
-        policy = job.spec.memory
-        return await self._shared.history.of(policy.url or self._shared.memory_url, policy.space, nodes)
+        """As `Cluster.node_history`, over the jobs of all tenants."""
+        spaces = self._shared.spaces
+        return await self._shared.history.of(spaces.url, spaces.platform or spaces.space(job), nodes)
 
     async def write_status(self, job: TrainingJob, status: TrainingJobStatus) -> TrainingJob:
         """As `Cluster.write_status`. The job of the answer is in the inventory before this returns."""

@@ -10,6 +10,7 @@ import structlog
 
 from sternpost_operator.cluster.kubernetes.inventory import JobKey
 from sternpost_operator.cluster.kubernetes.letters import Letter, Letters
+from sternpost_operator.cluster.kubernetes.memory_spaces import MemorySpaces
 from sternpost_operator.cluster.kubernetes.outbox import Outbox
 from sternpost_operator.cluster.memory_client import MemoryClient
 from sternpost_operator.resources.training_job import TrainingJob
@@ -34,20 +35,20 @@ class IncidentObserver(Protocol):
 
 
 class IncidentSender:
-    """One task that sends. `default_url` is the service of jobs that name none; empty: there is none, and all counts as taken."""
+    """One task that sends."""
 
     def __init__(
         self,
         memory: MemoryClient,
         outbox: Outbox,
         *,
-        default_url: str,
+        spaces: MemorySpaces,
         observer: IncidentObserver,
         on_taken: Callable[[JobKey], None],
     ) -> None:
         self._memory = memory
         self._outbox = outbox
-        self._default_url = default_url
+        self._spaces = spaces
         self._observer = observer
         self._on_taken = on_taken
         self._letters = Letters()
@@ -87,10 +88,11 @@ class IncidentSender:
             await asyncio.sleep(PERIOD_SECONDS)
 
     def _offer(self, job: TrainingJob, incident: Incident, *, orphan: bool) -> None:
-        policy, metadata = job.spec.memory, job.metadata
-        url = policy.url or self._default_url
-        letter = Letter(url, policy.space, metadata.namespace, metadata.name, metadata.uid, incident)
-        if url:
+        metadata, spaces = job.metadata, self._spaces
+        space = spaces.space(job)
+        platform = spaces.platform if incident.excluded and spaces.platform != space else ""
+        letter = Letter(spaces.url, space, platform, metadata.namespace, metadata.name, metadata.uid, incident)
+        if spaces.url:
             self._letters.offer(letter, orphan=orphan)
             self._waiting.set()
         elif not orphan and incident.id not in self._letters.taken(metadata.uid):
@@ -101,11 +103,20 @@ class IncidentSender:
         for letter in self._letters.waiting():
             if self._memory.waits(letter.url):
                 continue
-            taken = await self._memory.record(letter.url, letter.space, letter.job, letter.incident)
+            taken = await self._send(letter)
             self._observer.incident_sent(taken=taken)
             if taken:
                 self._letters.take(letter)
                 self._on_taken((letter.namespace, letter.job))
+
+    async def _send(self, letter: Letter) -> bool:
+        """Whether all who shall have it have it. What is told again changes nothing."""
+        if not await self._memory.record(letter.url, letter.space, letter.job, letter.incident):
+            return False
+        job = f"{letter.namespace}/{letter.job}"
+        return not letter.platform_space or await self._memory.record(
+            letter.url, letter.platform_space, job, letter.incident
+        )
 
     async def _keep_orphans(self) -> None:
         try:

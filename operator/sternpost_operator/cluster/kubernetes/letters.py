@@ -23,6 +23,8 @@ class Letter:
     url: str
     """Of the memory service."""
     space: str
+    platform_space: str
+    """Where it goes, too; empty: nowhere."""
     namespace: str
     job: str
     uid: str
@@ -39,6 +41,7 @@ class Letter:
         return {
             "url": self.url,
             "space": self.space,
+            "platformSpace": self.platform_space,
             "namespace": self.namespace,
             "job": self.job,
             "uid": self.uid,
@@ -50,13 +53,13 @@ class Letter:
         """From JSON; None for anything else."""
         if not isinstance(value, dict):
             return None
-        texts = [value.get(name) for name in ("url", "space", "namespace", "job", "uid")]
+        texts = [value.get(name) for name in ("url", "space", "platformSpace", "namespace", "job", "uid")]
         try:
             incident = Incident.model_validate(value.get("incident"))
         except ValidationError:
             return None
-        url, space, namespace, job, uid = (text if isinstance(text, str) else "" for text in texts)
-        return cls(url, space, namespace, job, uid, incident) if url and space and job else None
+        url, space, platform, namespace, job, uid = (text if isinstance(text, str) else "" for text in texts)
+        return cls(url, space, platform, namespace, job, uid, incident) if url and space and job else None
 
 
 class Letters:
