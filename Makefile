@@ -25,6 +25,19 @@ test-services: setup  ## what needs real servers: Redis and Prometheus, Debian's
 test-cluster: setup  ## what needs a real Kubernetes: makes one (root, Go), or uses the one of KUBECONFIG
 	$(BIN)/python -P -m pytest tests/cluster -q
 
+VERSION := 0.1.0
+SERVICES := operator eagle-eye checkpoint memory
+
+kind:  ## a cluster in Docker with the images loaded; needs docker and kind
+	mkdir -p /tmp/sternpost-kind && chmod 1777 /tmp/sternpost-kind
+	kind create cluster --config kind-config.yaml
+	set -e; for service in $(SERVICES); do \
+		docker build --target $$service --tag sternpost/$$service:$(VERSION) .; \
+		kind load docker-image --name sternpost sternpost/$$service:$(VERSION); \
+	done
+	kind get kubeconfig --name sternpost > kind.kubeconfig
+	@echo 'now: KUBECONFIG=kind.kubeconfig make test-cluster'
+
 lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
