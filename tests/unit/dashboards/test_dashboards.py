@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from panel_queries import load, panels, queries
 
 from sternpost_checkpoint.client.metrics import SOURCES
@@ -82,6 +86,36 @@ def test_a_dashboard_has_what_grafana_needs(name: str) -> None:
     assert len(set(numbers)) == len(numbers)
     titles = Counter((panel["type"], panel["title"]) for panel in panels(board))
     assert titles.most_common(1)[0][1] == 1, "a title is also how people speak of a panel"
+
+
+PROMETHEUS_ANNOTATION = {"step", "textFormat", "titleFormat", "useValueForTime"}
+"""Fields of Grafana's Prometheus data source, which the schema of dashboards leaves to it."""
+
+
+def unknown_fields(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """What we say and the schema does not keep."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            if key not in theirs:
+                yield f"{path}/{key}"
+            else:
+                yield from unknown_fields(value, theirs[key], f"{path}/{key}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from unknown_fields(one, other, f"{path}[{number}]")
+    elif ours != theirs:
+        yield f"{path}: {ours!r} becomes {theirs!r}"
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_field_is_one_of_grafanas_schema(name: str) -> None:
+    register_default_plugins()
+    read = Dashboard.from_json(BOARDS[name])
+    again = json.loads(json.dumps(read, cls=JSONEncoder))
+    strange = [
+        path for path in unknown_fields(BOARDS[name], again) if path.rpartition("/")[2] not in PROMETHEUS_ANNOTATION
+    ]
+    assert not strange
 
 
 @pytest.mark.parametrize("name", BOARDS)
