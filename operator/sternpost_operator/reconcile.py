@@ -111,18 +111,19 @@ async def _carry_out(cluster: Cluster, job: TrainingJob, planned: Plan) -> _Done
         try:
             await cluster.act(job, action)
         except OSError as error:
-            _log.warning(
-                "action failed",
-                namespace=job.metadata.namespace,
-                job=job.metadata.name,
-                action=_described(action),
-                detail=str(error),
-            )
+            if not (isinstance(error, RefusedError) and isinstance(action, CreatePod)):
+                _log.warning(
+                    "action failed",
+                    namespace=job.metadata.namespace,
+                    job=job.metadata.name,
+                    action=_described(action),
+                    detail=str(error),
+                )
+            else:
+                done.refused = error  # the job's condition tells it, and who was asked logged it
             if isinstance(action, RecordIncident):
                 continue  # it stays in the status until it is acknowledged
             done.error = f"{_described(action)}: {error}"
-            if isinstance(error, RefusedError) and isinstance(action, CreatePod):
-                done.refused = error
             continue
         done.acted += 1
         if not isinstance(action, RecordIncident):

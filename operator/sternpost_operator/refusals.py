@@ -30,7 +30,7 @@ def noted(status: TrainingJobStatus, error: RefusedError, now: datetime) -> Trai
     """The status of a job whose Pods are refused. Its budget is not touched: nothing has run, and nothing has failed."""
     message = (
         f"The API server refuses the job's Pods: {error}. They are tried again, less and less often; "
-        "change the quota or policy that refuses them, or the job."
+        "change the quota or policy that refuses them, or delete the job and create it anew."
     )
     return put(status, now, PODS_ALLOWED, False, "Refused", message=message)
 

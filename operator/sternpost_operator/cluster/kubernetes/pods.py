@@ -134,6 +134,9 @@ class Pods:
         pause = FIRST_PAUSE_SECONDS
         if before is not None and before.generation == job.metadata.generation:
             pause = min(before.pause * 2, MAX_PAUSE_SECONDS)
+        _logger.warning(
+            "pod refused", namespace=job.metadata.namespace, job=job.metadata.name, detail=message, seconds=pause
+        )
         self._refusals[job.metadata.uid] = _Refusal(message, job.metadata.generation, pause, self._clock() + pause)
 
 
