@@ -13,7 +13,7 @@ from pathlib import Path
 from harness import binaries, folders, images
 from harness.cluster import Cluster, down, require_packages, require_root
 from harness.commands import HarnessError
-from harness.report import say, step
+from harness.report import say
 from kube import Kube
 
 STORAGE = "STERNPOST_TEST_STORAGE"
@@ -69,10 +69,8 @@ def _made() -> Iterator[Cluster]:
     down(folder)
     cluster = Cluster(folder)
     built = [images.build(name) for name in images.ALL]
-    cluster.create()
     try:
-        with step("loading the images into the nodes"):
-            cluster.load(built)
+        cluster.create(names=built)
         cluster.kubectl("apply", "--server-side", "-f", folders.ROOT / "crds")
         yield cluster
     finally:

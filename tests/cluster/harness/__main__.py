@@ -17,7 +17,7 @@ def _up(options: argparse.Namespace) -> None:
     require_packages()
     cluster = Cluster(options.dir)
     if not cluster.up:
-        cluster.create(options.nodes)
+        cluster.create(options.nodes, [images.build(name) for name in images.ALL] if options.images else [])
     cluster.kubectl("apply", "--server-side", "-f", folders.ROOT / "crds")
     sys.stdout.write(f"{cluster.kubeconfig}\n")
 
@@ -66,6 +66,7 @@ def main() -> None:
     build.set_defaults(do=_build)
     up = commands.add_parser("up", help="make the cluster, unless it is there; prints the path of its kubeconfig")
     up.add_argument("--nodes", type=int, default=NODES)
+    up.add_argument("--images", action="store_true", help="build all images, and have them in its nodes from the start")
     up.set_defaults(do=_up)
     commands.add_parser("down", help="remove the cluster").set_defaults(do=_down)
     commands.add_parser("status", help="whether it is up").set_defaults(do=_status)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness import binaries, cgroups, control_plane, credentials, folders, images, network, node, volumes
+from harness import binaries, cgroups, control_plane, credentials, folders, image_store, images, network, node, volumes
 from harness.commands import HarnessError, run, wait_until
 from harness.control_plane import ControlPlane
 from harness.machine import Machine
@@ -71,11 +71,13 @@ class Cluster:
             return False
         return self._machine.running and all(item.machine.running for item in self.nodes.values())
 
-    def create(self, nodes: int = NODES) -> None:
-        """Make it from nothing: control plane first, then the nodes; wait until they are ready."""
+    def create(self, nodes: int = NODES, names: Iterable[str] = ()) -> None:
+        """Make it from nothing, its nodes with these images; wait until all is ready."""
         require_root()
         down(self.folder)
         self.folder.mkdir(parents=True)
+        needed = [images.pause(self.binaries["pause"]), *names]
+        store = image_store.prepared({name: images.archive(name) for name in needed}, self.binaries["pause"])
         with step("starting the control plane"):
             self._machine.boot()
             addresses = network.build_switch(self._machine)
@@ -88,11 +90,10 @@ class Cluster:
                 self.control_plane.start(component, addresses)
             self.control_plane.wait_ready(addresses)
         with step(f"starting {nodes} nodes"):
-            images.pause(self.binaries["pause"])
             for item in self.nodes.values():
+                image_store.place(store, item.runtime.root)
                 self.boot(item)
             network.add_pod_routes(self._machine, None, nodes, addresses)
-            self.load([images.PAUSE_IMAGE])
             for name in self.nodes:
                 self.wait_node(name)
             self.kubectl("apply", "-f", "-", stdin=json.dumps(volumes.make(self.folder / "volumes")))
@@ -126,18 +127,8 @@ class Cluster:
         """Import images, by their full names, into every node that lacks them."""
         archives = {name: images.archive(name) for name in names}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done in [pool.submit(_import, item, archives) for item in self.nodes.values()]:
+            for done in [pool.submit(item.runtime.load, archives) for item in self.nodes.values()]:
                 done.result()
-
-
-def _import(item: Node, archives: dict[str, Path]) -> None:
-    mark = item.machine.folder / "images.json"
-    loaded: dict[str, str] = json.loads(mark.read_text()) if mark.exists() else {}
-    for name, archive in archives.items():
-        if loaded.get(name) != archive.stem:
-            item.ctr("images", "import", archive)
-            loaded[name] = archive.stem
-            mark.write_text(json.dumps(loaded))
 
 
 def require_root() -> None:

@@ -83,7 +83,9 @@ class Faults:
         node = self._cluster.nodes[known["spec"]["nodeName"]]
         # The pid is the node's own; it is killed there.
         pids = [
-            words[1] for line in node.ctr("tasks", "list").splitlines() if (words := line.split())[:1] == [identity]
+            words[1]
+            for line in node.runtime.ctr("tasks", "list").splitlines()
+            if (words := line.split())[:1] == [identity]
         ]
         if not pids:
             raise HarnessError(f"container {container} of {namespace}/{pod} does not run on {node.name}")

@@ -7,7 +7,7 @@ import signal
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.commands import HarnessError, run
+from harness.commands import HarnessError, run, wait_until
 from harness.processes import Started, child_of, spawn
 
 
@@ -85,6 +85,12 @@ class Machine:
         """Run a command on this machine; raises `CommandError`."""
         return run(*self.enter(), *command, timeout=timeout)
 
+    def bind(self, source: Path, target: str) -> None:
+        """Mount a folder of ours, which is made, at a place of this machine's own."""
+        source.mkdir(exist_ok=True)
+        self.run("mkdir", "-p", target)
+        self.run("mount", "--bind", source, target)
+
     def start(self, component: str, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
         """Start a component that goes on without us; its output is in `logs/COMPONENT.log`."""
         nsenter = spawn(
@@ -109,6 +115,12 @@ class Machine:
     def kill(self, component: str) -> None:
         """End a component as `kill -9` does."""
         self.component(component).kill()
+
+    def stop(self, component: str, seconds: float = 30) -> None:
+        """End a component as an orderly shutdown does; raises `HarnessError` when it takes longer."""
+        process = self.component(component)
+        process.signal(signal.SIGTERM)
+        wait_until(lambda: not process.alive, f"{component} of {self.name} has stopped", seconds=seconds)
 
     def pause(self, component: str) -> None:
         """Stop a component's processor time (SIGSTOP); it keeps its connections and answers nothing."""

@@ -7,33 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import cgroups
-from harness.commands import CommandError, wait_until
-from harness.images import PAUSE_IMAGE
+from harness.containerd import SOCKET, Containerd
 from harness.machine import Machine
 from harness.network import PODS, Addresses, cni_configuration
 
 COMPONENTS = ("containerd", "kubelet", "kube-proxy")
 """In the order in which they are started."""
-SOCKET = "/run/containerd/containerd.sock"
-CONTAINERD = """
-version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd"
-
-[grpc]
-  address = "{socket}"
-
-[plugins."io.containerd.internal.v1.opt"]
-  path = "/var/lib/containerd/opt"
-
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{pause}"
-  # Without CAP_SYS_RESOURCE no process may be made less likely to be killed, and every sandbox would fail.
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{cni}"
-"""
 
 
 class Node:
@@ -44,6 +23,7 @@ class Node:
         self.index = index
         self.cgroup = cgroup
         self._binaries = binaries
+        self.runtime = Containerd(machine)
 
     @property
     def name(self) -> str:
@@ -58,20 +38,11 @@ class Node:
         """Mounts and configuration files after the machine has booted; what kubelet and containerd keep is kept."""
         machine = self.machine
         cgroups.make(self.cgroup)
-        machine.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/var/lib")
-        for source, target in (
-            ("kubelet", "/var/lib/kubelet"),
-            ("containerd", "/var/lib/containerd"),
-            ("log", "/var/log"),
-        ):
-            (self._folder / source).mkdir(exist_ok=True)
-            machine.run("mkdir", "-p", target)
-            machine.run("mount", "--bind", self._folder / source, target)
+        self.runtime.prepare()
+        machine.bind(self._folder / "kubelet", "/var/lib/kubelet")
+        machine.bind(self._folder / "log", "/var/log")
         machine.run("mount", "--make-rshared", "/var/lib/kubelet")
-        cni_configuration(self.index, self._folder / "cni")
-        (self._folder / "containerd.toml").write_text(
-            CONTAINERD.format(socket=SOCKET, pause=PAUSE_IMAGE, cni=self._folder / "cni")
-        )
+        cni_configuration(self.index, self.runtime.cni)
         (self._folder / "resolv.conf").write_text("options timeout:1\n")
         (self._folder / "kubelet.json").write_text(json.dumps(self._kubelet_configuration(addresses), indent=1))
         (self._folder / "kube-proxy.json").write_text(json.dumps(self._proxy_configuration(), indent=1))
@@ -80,9 +51,10 @@ class Node:
         """Start one component, or start it again."""
         match component:
             case "containerd":
-                command: list[str | Path] = ["containerd", "--config", self._folder / "containerd.toml"]
+                self.runtime.start()
+                return
             case "kubelet":
-                command = [
+                command: list[str | Path] = [
                     self._binaries["kubelet"],
                     f"--config={self._folder / 'kubelet.json'}",
                     f"--kubeconfig={self._secrets / self.name}.kubeconfig",
@@ -95,25 +67,6 @@ class Node:
             case _:
                 raise ValueError(f"a node has no component {component}; it has {', '.join(COMPONENTS)}")
         self.machine.start(component, command)
-        if component == "containerd":
-            self.wait_containerd()
-
-    def wait_containerd(self) -> None:
-        """Wait until its containerd answers."""
-
-        def answers() -> bool:
-            try:
-                self.ctr("version", timeout=10)
-            except CommandError:
-                return False
-            return True
-
-        log = self.machine.log("containerd")
-        wait_until(answers, f"containerd of {self.name} answers (its log: {log})", seconds=60)
-
-    def ctr(self, *arguments: str | Path, timeout: float = 300) -> str:
-        """Run `ctr` on the node, in the kubelet's containerd namespace."""
-        return self.machine.run("ctr", "--address", SOCKET, "--namespace", "k8s.io", *arguments, timeout=timeout)
 
     @property
     def _secrets(self) -> Path:
