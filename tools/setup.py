@@ -64,7 +64,9 @@ def install_requirements() -> None:
     uv_only = VENV / "uv-requirements.txt"
     uv_only.write_text(locked("uv"))
     run(PYTHON, "-m", "pip", "install", "-q", "--require-hashes", "-r", uv_only)
-    run(VENV / "bin" / "uv", "pip", "install", "--python", PYTHON, "--require-hashes", "-r", LOCK)
+    # Compiled once: tests start hundreds of processes, and some of them where nothing may be written.
+    install = (VENV / "bin" / "uv", "pip", "install", "--compile-bytecode", "--python", PYTHON)
+    run(*install, "--require-hashes", "-r", LOCK)
     stamp.write_text(digest)
 
 
@@ -78,6 +80,8 @@ def install_project(*, editable: bool) -> None:
     run(PYTHON, "-m", "build", "--wheel", "--no-isolation", "--outdir", ROOT / "dist", ROOT)
     (wheel,) = (ROOT / "dist").glob("sternpost-*.whl")
     run(uv, "pip", "install", "-q", "--python", PYTHON, "--no-deps", "--reinstall", wheel)
+    packages = sorted(VENV.glob("lib/python3.*/site-packages/sternpost_*/"))
+    run(PYTHON, "-m", "compileall", "-q", *packages)
 
 
 def main() -> None:
