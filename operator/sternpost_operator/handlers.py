@@ -12,10 +12,12 @@ from typing import Any
 
 import aiohttp
 import kopf
+from kopf._cogs.clients import api as kopf_api
 
 from sternpost_operator.cluster.kubernetes.inventory import WATCHED, Inventory, JobKey
 from sternpost_operator.cluster.kubernetes.paths import PODS, Kind
 from sternpost_operator.manifests.owned import JOB_LABEL
+from sternpost_operator.resources import deep_json
 
 CONNECT_SECONDS = 3.0
 REQUEST_SECONDS = 30.0
@@ -58,6 +60,17 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
+class _DeepJson:
+    """In place of the module `json`, where kopf reads the lines of a watch: one object may be nested beyond Python's limit."""
+
+    loads = staticmethod(deep_json.loads)
+
+
+def read_any_depth() -> None:
+    """Let kopf read objects of any depth. It ends all its watches at the first one that Python's JSON cannot read."""
+    kopf_api.json = _DeepJson  # type: ignore[assignment]
+
+
 def build_settings() -> kopf.OperatorSettings:
     """Settings under which kopf only watches."""
     settings = kopf.OperatorSettings()
@@ -84,6 +97,7 @@ def build_registry(
     make_session: Callable[[], aiohttp.ClientSession],
 ) -> kopf.OperatorRegistry:
     """Handlers that keep `inventory` and `wake` the jobs that a change concerns."""
+    read_any_depth()
     registry = kopf.OperatorRegistry()
     changed: set[JobKey] = set()
 

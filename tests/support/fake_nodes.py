@@ -122,6 +122,7 @@ class FakeNodes:
         for runner in self._servers.values():
             await runner.cleanup()
         await self._client.aclose()
+        await asyncio.sleep(0.3)  # aiohttp's connections are closed a little after their session says so
         assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
 
     async def _ready(self, name: str, *, ready: bool) -> None:

@@ -107,6 +107,7 @@ class Operator:
         await self._web.close()
         await self._http.aclose()
         await self.client.aclose()
+        await asyncio.sleep(0.3)  # aiohttp's connections are closed a little after their session says so
 
 
 class KubernetesStage:

@@ -88,7 +88,7 @@ class Leader:
             server=self.client.host,
             make_session=lambda: watching_session(self.client, self.metrics, self.sweeper.relisted),
         )
-        await kopf.operator(
+        parts = await kopf.spawn_tasks(
             registry=registry,
             settings=build_settings(),
             standalone=True,
@@ -96,9 +96,14 @@ class Leader:
             namespaces=self.options.watch_namespaces,
             # Its own would ask for a user name, which there need not be.
             identity=self.options.identity,  # type: ignore[arg-type]
-            ready_flag=self.watching,
         )
-        raise RuntimeError("the watches ended")
+        self.watching.set()
+        # Of its parts none may end: without its watches the operator would act upon what is no more. It is not asked to end
+        # well, which may take it long; the process is.
+        ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        for part in ended:
+            error = None if part.cancelled() else part.exception()
+            raise RuntimeError(f"kopf's {part.get_name()} has ended") from error
 
 
 @asynccontextmanager

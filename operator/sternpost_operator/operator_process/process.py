@@ -53,7 +53,10 @@ async def run(options: Options) -> int:
         metrics.leader.set(1)
         _logger.info("leads", identity=options.identity)
         async with leading(options, client, metrics, jobs) as leader:
-            return await _lead(leader, keeper, stop)
+            code = await _lead(leader, keeper, stop)
+            # Nothing is left that must be ended well, and something may hang.
+            end_now(code)
+            return code
 
 
 async def _lead(leader: Leader, keeper: LeaseKeeper, stop: asyncio.Event) -> int:
@@ -77,7 +80,6 @@ async def _lead(leader: Leader, keeper: LeaseKeeper, stop: asyncio.Event) -> int
         return FAILED
     # Another replica may begin to lead now. Whatever is under way here must not go on.
     _logger.error("ends: the lease is lost")
-    end_now(LOST_LEASE)
     return LOST_LEASE
 
 

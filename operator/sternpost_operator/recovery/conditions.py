@@ -114,6 +114,8 @@ def _may_start(pod: PodView) -> bool:
 
 
 def _spares(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
+    if status.phase is Phase.SUSPENDED or view.job.spec.suspend:
+        return status  # there are none because there shall be none
     wanted, ready = view.job.spec.spares, status.workers.spares_ready
     if wanted == 0 and not has(status, "SparesReady"):
         return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import ssl
 import time
@@ -18,6 +17,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from sternpost_operator.cluster.kubernetes.errors import ApiError, error_of
 from sternpost_operator.cluster.kubernetes.paths import Kind
+from sternpost_operator.resources import deep_json
 
 Json = dict[str, Any]
 
@@ -140,8 +140,9 @@ class KubernetesClient:
         return await self._repeated(Request("list", kind, "GET", path, query or {}, accept=_METADATA_ONLY))
 
     async def create(self, kind: Kind, namespace: str | None, manifest: Json) -> Json:
-        """POST an object; raises `ExistsError` if one of its name is there."""
-        return await self._once(Request("create", kind, "POST", kind.path(namespace), _MANAGED, manifest))
+        """POST an object; raises `ExistsError` if one of its name is there, and refuses fields that there are none of."""
+        query = {**_MANAGED, "fieldValidation": "Strict"}
+        return await self._once(Request("create", kind, "POST", kind.path(namespace), query, manifest))
 
     async def replace(
         self, kind: Kind, namespace: str | None, name: str, manifest: Json, *, subresource: str | None = None
@@ -265,7 +266,7 @@ class KubernetesClient:
 
 def _object(content: bytes) -> Json:
     try:
-        value = json.loads(content)
+        value = deep_json.loads(content.decode())
     except ValueError as error:
         raise ConnectionError(f"the API server answered what is no JSON: {content[:200]!r}") from error
     if not isinstance(value, dict):

@@ -14,6 +14,7 @@ from sternpost_operator.cluster.kubernetes.inventory import Inventory
 from sternpost_operator.cluster.kubernetes.paths import PODS
 from sternpost_operator.cluster.kubernetes.views import owner_of
 from sternpost_operator.cluster.pod_facts import EXCLUDED_ANNOTATION
+from sternpost_operator.manifests.blame import in_template
 from sternpost_operator.manifests.images import Images
 from sternpost_operator.recovery.actions import CreatePod, DeletePod
 from sternpost_operator.resources.template import TemplateError
@@ -71,8 +72,9 @@ class Pods:
         except ExistsError:
             await self._require_own(job, name)
         except RefusedError as error:
-            self._refused(job, refusal, str(error))
-            raise
+            message = in_template(job, str(error))
+            self._refused(job, refusal, message)
+            raise RefusedError(message) from error
         else:
             self._inventory.see(PODS, created)
             _logger.info("pod created", namespace=namespace, pod=name, uid=created["metadata"]["uid"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType
@@ -12,6 +13,7 @@ from aiohttp.client_middlewares import ClientHandlerType
 from sternpost_operator.cluster.kubernetes.client import KubernetesClient, RequestObserver
 from sternpost_operator.cluster.kubernetes.inventory import WATCHED
 from sternpost_operator.cluster.kubernetes.paths import Kind
+from sternpost_operator.resources import deep_json
 
 _COLLECTIONS = {(kind.group, kind.plural): kind for kind in WATCHED}
 
@@ -56,6 +58,14 @@ class Relists:
         self._listed.add(key)
 
 
+class DeepResponse(aiohttp.ClientResponse):
+    """Reads a list of objects whatever is in one of them: no tenant's template may keep the operator from starting."""
+
+    async def json(self, **_: Any) -> Any:
+        """As JSON of any depth."""
+        return deep_json.loads(await self.text(encoding="utf-8"))
+
+
 def watching_session(
     client: KubernetesClient, observer: RequestObserver, on_relist: Callable[[Kind, str | None], None]
 ) -> aiohttp.ClientSession:
@@ -82,6 +92,7 @@ def watching_session(
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=client.ssl_context),
         middlewares=(middleware,),
+        response_class=DeepResponse,
         read_bufsize=2**21,
         headers={"User-Agent": "sternpost-operator"},
     )
