@@ -68,7 +68,7 @@ class _DeepJson:
 
 def read_any_depth() -> None:
     """Let kopf read objects of any depth. It ends all its watches at the first one that Python's JSON cannot read."""
-    kopf_api.json = _DeepJson  # type: ignore[assignment]
+    kopf_api.json = _DeepJson  # type: ignore[assignment,attr-defined]
 
 
 def build_settings() -> kopf.OperatorSettings:
