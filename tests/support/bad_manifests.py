@@ -94,7 +94,7 @@ def valid(name: str = "good") -> Object:
             },
             "checkpoint": {"storage": "s3://bucket/job", "sharedMemory": "1Gi", "keep": 3},
             "eagleEye": {"hang": {"factor": 5}, "slow": {"ratio": 1.5}},
-            "memory": {"url": "http://memory:8765", "space": "team"},
+            "memory": {"url": "", "space": "default"},
             "gang": {"scheduler": "none", "queue": ""},
             "ttlSecondsAfterFinished": 3600,
         },

@@ -21,9 +21,25 @@ def loads(text: str) -> Any:
     Raises `ValueError` for what is no JSON.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         return json.loads(_cut(text))
+    # What was read without harm may still be too much for whoever walks through it.
+    return json.loads(_cut(text)) if _is_deeper(value, _CUT_DEPTH) else value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    here = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        here = [
+            entry
+            for each in here
+            for entry in (each.values() if isinstance(each, dict) else each)
+            if isinstance(entry, dict | list)
+        ]
+        if not here:
+            return False
+    return True
 
 
 def _cut(text: str) -> str:

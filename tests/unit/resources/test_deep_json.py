@@ -28,11 +28,12 @@ def nested(levels: int, inside: str = "1") -> str:
     )
 
 
-@pytest.mark.parametrize("levels", [1000, 9999, 100_001])
+@pytest.mark.parametrize("levels", [100, 300, 900, 1000, 9999, 100_001])
 def test_what_python_gives_up_on_is_cut_down(levels: int) -> None:
     value = loads(f'{{"before": [1], "deep": {nested(levels)}, "after": {{"b": "}}"}}, "more": {nested(levels)}}}')
     assert (value["before"], value["after"]) == ([1], {"b": "}"})
     assert too_deep(value) is not None
+    assert not deep_json._is_deeper(value, 2 * MAX_DEPTH)
     json.dumps(value)
 
 
