@@ -39,6 +39,7 @@ class ClusterJob:
     steps: int = STEPS
     step_seconds: float = 0.3
     spec: dict[str, Any] = field(default_factory=dict)
+    command: list[str] = field(default_factory=lambda: ["python3", "/jobs/tiny.py"])
     spread: str = "ScheduleAnyway"
     """`whenUnsatisfiable` of the topology spread constraint."""
 
@@ -51,7 +52,7 @@ class ClusterJob:
             "name": "trainer",
             "image": TRAINER_IMAGE,
             "imagePullPolicy": "Never",
-            "command": ["python3", "/jobs/tiny.py"],
+            "command": self.command,
             "args": [f"--steps={self.steps}", f"--step-seconds={self.step_seconds}"],
             "env": torch.variables(),
             "volumeMounts": torch.mounts,
@@ -191,6 +192,10 @@ class ClusterJob:
         found = self.stored().final_hash
         assert found, "no committed checkpoint"
         return found
+
+
+IDLE = ["python3", "-c", "import signal; signal.pause()"]
+"""A trainer that is there at once, makes no steps and does not end."""
 
 
 def random_step(low: int = 8, high: int = STEPS - 15) -> int:
