@@ -76,10 +76,25 @@ def spawn(command: list[str | Path], *, log: Path, mark: Path, environment: dict
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # What we inherited ourselves (a lock that somebody waits for) must not live as long as a node does.
+            *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited()),
         ],
         setsid=True,
     )
     return started(pid)
+
+
+def _inherited() -> list[int]:
+    """File descriptors beside the standard ones that a child would get from us."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        number = int(entry.name)
+        try:
+            if number > 2 and os.get_inheritable(number):
+                found.append(number)
+        except OSError:  # that of the listing itself, closed by now
+            continue
+    return found
 
 
 def child_of(parent: Started, *, not_named: str, seconds: float = 10) -> Started:
