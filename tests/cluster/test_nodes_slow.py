@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from cluster_job import ClusterJob
 from harness.faults import Faults
 from harness.report import say
 from kube import Kube
-from node_tests import report_slow, untouched, worker_on
+from node_tests import BurningJob, report_slow, untouched, worker_on
 
 
 def test_a_node_that_the_job_calls_slow_is_left_by_that_job_alone(
@@ -32,14 +33,15 @@ def test_a_node_that_the_job_calls_slow_is_left_by_that_job_alone(
     untouched(kube)
 
 
-def test_a_node_that_is_slow_is_named_by_eagle_eye(job: ClusterJob, faults: Faults, kube: Kube) -> None:
-    job.steps = 400
-    job.step_seconds = 0.1
+def test_a_node_that_is_slow_is_named_by_eagle_eye(
+    kube: Kube, chart: str, namespace: str, storage: Path, faults: Faults
+) -> None:
+    job = BurningJob(kube, namespace, storage, steps=400)
     job.spec = {
         "eagleEye": {
             "intervalSeconds": 1,
             "hang": {"factor": 20, "minSeconds": 120, "initSeconds": 240},
-            "slow": {"ratio": 2, "seconds": 5, "minSteps": 5},
+            "slow": {"ratio": 1.5, "seconds": 5, "minSteps": 5},
         }
     }
     job.apply()

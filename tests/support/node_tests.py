@@ -52,6 +52,18 @@ class AskedJob(ClusterJob):
         return made
 
 
+@dataclass
+class BurningJob(ClusterJob):
+    """A job whose steps need a processor, so that it can be missing."""
+
+    burn_seconds: float = 0.1
+
+    def manifest(self) -> Object:
+        made = super().manifest()
+        made["spec"]["template"]["spec"]["containers"][0]["args"].append(f"--burn-seconds={self.burn_seconds}")
+        return made
+
+
 def is_cordoned(node: Object) -> bool:
     """Whether no new Pod comes to the node."""
     return node["spec"].get("unschedulable") is True

@@ -1,4 +1,4 @@
-"""A tiny deterministic DDP training whose steps take a set time without using the processor."""
+"""A tiny deterministic DDP training whose steps take a set time, with or without using the processor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=60)
 parser.add_argument("--every", type=int, default=5)
 parser.add_argument("--step-seconds", type=float, default=0.05)
+parser.add_argument("--burn-seconds", type=float, default=0.0, help="of a processor, in each step")
 options = parser.parse_args()
 
 torch.set_num_threads(1)
@@ -31,6 +32,9 @@ checkpointer = Checkpointer(model=ddp, optimizer=optimizer)
 for step in range(checkpointer.restore() + 1, options.steps + 1):
     with reporter.step(step):
         time.sleep(options.step_seconds)
+        burnt = time.process_time() + options.burn_seconds
+        while time.process_time() < burnt:
+            pass
         x = torch.randn(8, 32)
         loss = (ddp(x).squeeze(1) - x.sum(1)).square().mean()
         optimizer.zero_grad()
