@@ -12,6 +12,7 @@ from sternpost_operator.resources.progress import LauncherState, ProgressReport
 from sternpost_operator.resources.training_job_status import (
     CheckpointStatus,
     CurrentAttempt,
+    Phase,
     Progress,
     TrainingJobStatus,
 )
@@ -61,6 +62,7 @@ def refresh(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
         )
         status = status.model_copy(update={"attempt": attempt, "progress": progress})
         status = _with_checkpoint(view, status, report)
+        status = _with_last_step(status)
     return goodput.refresh(status, view.now)
 
 
@@ -129,6 +131,16 @@ def _with_checkpoint(view: View, status: TrainingJobStatus, report: ProgressRepo
         location=policy.storage if policy else None,
     )
     return status.model_copy(update={"checkpoint": checkpoint})
+
+
+def _with_last_step(status: TrainingJobStatus) -> TrainingJobStatus:
+    """Reports come once a second, and none after the ranks' end: the last checkpoint knows how far they got."""
+    saved = status.checkpoint.last_step if status.checkpoint else None
+    if status.phase is not Phase.SUCCEEDED or status.progress is None or saved is None:
+        return status
+    progress = status.progress.model_copy(update={"step": max(saved, status.progress.step or 0)})
+    attempt = status.attempt.model_copy(update={"last_step": max(saved, status.attempt.last_step or 0)})
+    return status.model_copy(update={"progress": progress, "attempt": attempt})
 
 
 def _moment(status: TrainingJobStatus) -> tuple[object, ...]:

@@ -179,3 +179,11 @@ def test_a_job_without_a_time_stays():
     scene.pod(0, **DONE).plan()
     scene.acknowledged = {each.id for each in scene.status.unsent_incidents}
     assert DeleteJob() not in scene.later(1e8).plan().actions
+
+
+def test_the_last_checkpoint_tells_how_far_a_job_got():
+    scene = Scene(workers=1, spares=0).running()
+    scene.progressed(step=58, checkpoint=CheckpointReport(committed_step=60, committed_at=scene.now))
+    scene.pod(0, **DONE).plan()
+    assert scene.status.phase is Phase.SUCCEEDED
+    assert (scene.status.progress.step, scene.status.attempt.last_step) == (60, 60)
