@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,8 +157,8 @@ def down(folder: Path) -> None:
             process.kill()
         if facts.exists():
             remove_cgroups(Addresses(json.loads(facts.read_text())["number"]).link)
-        if folder.exists():
-            shutil.rmtree(folder)
+        # Never into something that is mounted there, and not troubled by a second `down` at the same time.
+        run("rm", "-rf", "--one-file-system", folder, timeout=600)
 
 
 def remove_cgroups(link: str) -> None:
