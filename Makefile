@@ -23,7 +23,7 @@ test-services: setup  ## what needs real servers: Redis and Prometheus, Debian's
 	$(BIN)/python -P -m pytest tests/services -q
 
 test-cluster: setup  ## what needs a real Kubernetes: makes one (root, Go), or uses the one of KUBECONFIG
-	$(BIN)/python -P -m pytest tests/cluster -q
+	$(BIN)/python -P -m pytest tests/cluster -q --durations=25
 
 VERSION := 0.1.0
 SERVICES := operator eagle-eye checkpoint memory
@@ -35,8 +35,13 @@ kind:  ## a cluster in Docker with the images loaded; needs docker and kind
 		docker build --target $$service --tag sternpost/$$service:$(VERSION) .; \
 		kind load docker-image --name sternpost sternpost/$$service:$(VERSION); \
 	done
+	set -e; for image in trainer=python:3.12-slim-bookworm redis=redis:7.2-bookworm; do \
+		docker pull $${image#*=}; \
+		docker tag $${image#*=} sternpost/test-$${image%%=*}:1; \
+		kind load docker-image --name sternpost sternpost/test-$${image%%=*}:1; \
+	done
 	kind get kubeconfig --name sternpost > kind.kubeconfig
-	@echo 'now: KUBECONFIG=kind.kubeconfig make test-cluster'
+	@echo 'now: KUBECONFIG=kind.kubeconfig STERNPOST_TEST_HOST_ROOT=/host make test-cluster'
 
 lint:
 	$(BIN)/ruff check .
