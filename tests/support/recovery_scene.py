@@ -67,6 +67,7 @@ class Scene:
         self.acknowledged: set[str] = set()
         self.node_history: dict[str, int] = {}
         self.drains: dict[str, str] = {}
+        self.silent: set[int] = set()
         self.plans: list[Plan] = []
 
     # The world
@@ -98,10 +99,19 @@ class Scene:
         del self.pods[slot]
         return self
 
-    def node_unready(self, number: int, *, seconds: float) -> Self:
+    def node_unready(self, number: int, *, seconds: float, alive: bool = False) -> Self:
+        """The node is not ready; its workers are heard of no more, unless they are `alive`."""
         since = self.now - timedelta(seconds=seconds)
         name = f"node-{number}"
         self.nodes[name] = NodeView(name, ready=False, ready_since=since, last_heartbeat=since)
+        if self.progress is None or alive:
+            return self
+        gone = {each.index for each in self.progress.workers if each.node == name and each.index is not None}
+        self.silent |= gone
+        workers = [
+            each.model_copy(update={"seen_at": since}) if each.index in gone else each for each in self.progress.workers
+        ]
+        self.progress = self.progress.model_copy(update={"workers": workers})
         return self
 
     def node_ready(self, number: int) -> Self:
@@ -149,7 +159,10 @@ class Scene:
         """Time passes; whoever is heard of goes on being heard of."""
         self.now += timedelta(seconds=seconds)
         if self.progress is not None:
-            workers = [each.model_copy(update={"seen_at": self.now}) for each in self.progress.workers]
+            workers = [
+                each if each.index in self.silent else each.model_copy(update={"seen_at": self.now})
+                for each in self.progress.workers
+            ]
             self.progress = self.progress.model_copy(update={"at": self.now, "workers": workers})
         return self
 
@@ -161,6 +174,7 @@ class Scene:
         """Worker 0 answers: all workers of the current attempt are in `state`."""
         assert self.attempt is not None
         started_at = self.now + timedelta(seconds=started_after)
+        self.silent.clear()
         self.progress = ProgressReport(
             attempt=self.attempt.id,
             attempt_number=self.attempt.number,
@@ -262,7 +276,7 @@ class Scene:
             attempt=self.attempt,
             anomalies=tuple(self.anomalies),
             progress=self.progress,
-            last_progress=self.last_progress,
+            last_progress=self.progress or self.last_progress,
             acknowledged_incidents=frozenset(self.acknowledged),
             node_history=self.node_history,
             drains=self.drains,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from sternpost_operator.recovery import hardware, saving
 from sternpost_operator.recovery.failure_signal import Signal
 from sternpost_operator.recovery.observed import PodPhase
 from sternpost_operator.recovery.view import View
-from sternpost_operator.resources.attempt import AttemptWorker
+from sternpost_operator.resources.attempt import AttemptSpec, AttemptWorker
 from sternpost_operator.resources.training_job_status import Cause, TrainingJobStatus
+
+FRESH_SECONDS = 8
+"""Older reports say nothing about who lives now; a new one comes every five seconds at least."""
+HEARD_SECONDS = 3
+"""A worker that worker 0 has not heard of for so long, when it reports, need not live any more."""
+FIRST_REPORT_SECONDS = 12
+"""For how long an operator that just began waits for the first report of a job that runs."""
 
 
 def describe(worker: AttemptWorker) -> str:
@@ -17,11 +25,33 @@ def describe(worker: AttemptWorker) -> str:
     return f"worker {worker.index} (Pod {worker.pod} on node {worker.node})"
 
 
-def lost(view: View, worker: AttemptWorker, last_step_at: datetime | None) -> Signal | None:
-    """The node is gone, shut down, or has not been ready for too long."""
+def alive(view: View, status: TrainingJobStatus, run: AttemptSpec) -> frozenset[int]:
+    """Workers that worker 0 heard of just now. They run, whatever is said of their nodes.
+
+    A control plane that stood still calls all nodes not ready when it is back, for it has missed their heartbeats.
+    """
+    report = view.report(status)
+    if report is None or view.passed(report.at, FRESH_SECONDS):
+        return frozenset()
+    silence = timedelta(seconds=min(HEARD_SECONDS, view.policy.node_lost_seconds))
+    return frozenset(index for index, at in view.heard_at(status, run).items() if report.at - at <= silence)
+
+
+def lost(
+    view: View,
+    status: TrainingJobStatus,
+    worker: AttemptWorker,
+    living: Iterable[int],
+    last_step_at: datetime | None,
+) -> Signal | None:
+    """The node is gone, shut down, or has not been ready for too long while nobody hears of the worker."""
     if not view.node_lost(worker.node):
         return None
     node = view.nodes.get(worker.node)
+    is_certain = node is None or view.node_out_of_service(worker.node)
+    if not is_certain and worker.index in living:
+        return None
+    is_awaited = _is_report_awaited(view, status)
     if node is None:
         why = "is gone from the cluster"
     elif view.node_out_of_service(worker.node):
@@ -35,9 +65,21 @@ def lost(view: View, worker: AttemptWorker, last_step_at: datetime | None) -> Si
         worker=worker,
         blames_node=True,
         replace=True,
-        decisive=True,
+        decisive=is_certain or not is_awaited,
+        patience_seconds=FIRST_REPORT_SECONDS,
         healthy_at=(node.last_heartbeat or node.ready_since) if node else last_step_at,
     )
+
+
+def _is_report_awaited(view: View, status: TrainingJobStatus) -> bool:
+    """Whether the operator may have begun just now, after the same standstill that makes nodes look lost."""
+    if view.observed.last_progress is not None or status.attempt.running_at is None:
+        return False
+    recovery = status.recovery
+    if recovery is None:
+        return True
+    noticed_at = recovery.detected_at if recovery.decided_at is None else recovery.again_at
+    return not view.passed(noticed_at, FIRST_REPORT_SECONDS)
 
 
 def unhealthy(view: View, worker: AttemptWorker, last_step_at: datetime | None) -> Signal | None:

@@ -46,8 +46,10 @@ def find(view: View, status: TrainingJobStatus, detected_at: datetime | None) ->
     working = [worker for worker in run.workers if not view.has_finished(worker, reports.get(worker.index))]
     last_step_at = newest.last_step_at if (newest := view.newest_report(status)) else status.attempt.last_step_at
     signals: list[Signal] = []
+    living = node_signals.alive(view, status, run)
     for worker in working:
-        signals.extend(_of_worker(view, status, worker, reports.get(worker.index), last_step_at))
+        lost = node_signals.lost(view, status, worker, living, last_step_at)
+        signals.extend([lost] if lost else _of_worker(view, status, worker, reports.get(worker.index), last_step_at))
     failed = {signal.worker.index for signal in signals if signal.worker and signal.cause is Cause.RANK_FAILED}
     if failed and len(failed) == len(working):
         signals = [signal.made_decisive() for signal in signals]
@@ -57,7 +59,12 @@ def find(view: View, status: TrainingJobStatus, detected_at: datetime | None) ->
     signals.extend(anomaly_signals(view, status, run, working, last_step_at))
     signals.extend(_worker_zero(view, status, run, working, last_step_at))
     signals.extend(_start_timeout(view, status, run, working, reports))
-    unready = any(worker.node in view.nodes and not view.node_ready(worker.node) for worker in working)
+    # Lost nodes whose workers live are waited for no longer: they may stay like that.
+    unready = any(
+        worker.node in view.nodes and not view.node_ready(worker.node)
+        for worker in working
+        if not (worker.index in living and view.node_lost(worker.node))
+    )
     undecided = bool(silent) and bool(failed) and not view.passed(detected_at, view.policy.node_lost_seconds)
     return Findings(tuple(signals), awaits=unready or undecided)
 
@@ -69,10 +76,6 @@ def _of_worker(
     report: WorkerReport | None,
     last_step_at: datetime | None,
 ) -> Iterator[Signal]:
-    lost = node_signals.lost(view, worker, last_step_at)
-    if lost is not None:
-        yield lost
-        return
     ill = node_signals.unhealthy(view, worker, last_step_at)
     if ill is not None:
         yield ill

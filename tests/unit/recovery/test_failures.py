@@ -460,3 +460,34 @@ def test_a_pod_that_fails_right_after_its_creation_is_not_made_anew_in_a_spin():
     scene = Scene(workers=2, spares=0).with_pods(0, 1).pod(1, phase=PodPhase.FAILED, ready=False)
     assert deleted(scene.later(9).plan()) == []
     assert deleted(scene.later(1).plan()) == ["gpt-1"]
+
+
+def test_nodes_that_look_lost_while_their_workers_are_heard_are_not_left():
+    scene = Scene(workers=3, spares=0).running()
+    for number in range(3):
+        scene.node_unready(number, seconds=20, alive=True)
+    assert written(scene.plan()) is None
+    for number in range(3):
+        scene.later(1).node_ready(number)
+    scene.plan()
+    assert scene.status.attempts == []
+    assert scene.status.recovery is None
+
+
+def test_a_node_that_stays_unready_under_a_living_worker_delays_no_other_decision():
+    scene = Scene(workers=3, spares=0).running()
+    scene.node_unready(2, seconds=60, alive=True).plan()
+    scene.rank_failed(0).plan()
+    scene.later(5).plan()
+    assert scene.status.attempts[-1].cause is Cause.RANK_FAILED
+
+
+def test_an_operator_that_just_began_waits_for_the_first_report_before_it_believes_in_lost_nodes():
+    scene = Scene(workers=3, spares=0).running()
+    scene.progress = None
+    scene.node_unready(1, seconds=60).plan()
+    assert scene.status.attempts == []
+    scene.later(11).plan()
+    assert scene.status.attempts == []
+    scene.later(1).plan()
+    assert scene.status.attempts[-1].cause is Cause.NODE_LOST
