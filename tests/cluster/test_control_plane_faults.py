@@ -92,7 +92,17 @@ def test_incidents_wait_while_the_memory_service_and_redis_are_away(
     assert job.final_hash() == local_hash(job.workers, job.steps)
     kube.kubectl("rollout", "status", "deployment/sternpost-memory", "--timeout=120s", namespace=SYSTEM, timeout=150)
     wait_until_sent(kube)
-    assert done["status"]["attempts"][0]["cause"] in facts_of(kube, job.namespace, f"job/{job.name}")
+    record = done["status"]["attempts"][0]
+    wait_for_fact(kube, job.namespace, f"node/{record['node']}", record["cause"])
+
+
+def wait_for_fact(kube: Kube, space: str, entity: str, value: str, seconds: float = 60) -> None:
+    """Wait until the fact is known: it is once its observation is consolidated, a few seconds after it was taken."""
+    deadline = time.monotonic() + seconds
+    while value not in (known := facts_of(kube, space, entity)):
+        if time.monotonic() > deadline:
+            raise NotInTimeError(f"{value} is no fact about {entity} after {seconds:g} s: {known}")
+        time.sleep(0.5)
 
 
 def wait_until_sent(kube: Kube, seconds: float = 90) -> None:

@@ -43,8 +43,18 @@ class Started:
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.signal(signal.SIGKILL)
-        wait_until(lambda: not self.alive, f"process {self.pid} is gone after SIGKILL", seconds=30, interval=0.02)
+        wait_until(lambda: self.gone, f"process {self.pid} is gone after SIGKILL", seconds=30, interval=0.02)
         reap(self.pid)
+
+    @property
+    def gone(self) -> bool:
+        """Whether none of its threads is left: as long as one is, its ports stay taken, though it counts as ended."""
+        if self.alive:
+            return False
+        try:
+            return len(list(Path(f"/proc/{self.pid}/task").iterdir())) <= 1
+        except (FileNotFoundError, ProcessLookupError):
+            return True
 
 
 def started(pid: int) -> Started:
