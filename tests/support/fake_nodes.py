@@ -50,8 +50,8 @@ class FakeNodes:
         self._turn = 0
         self.created: list[tuple[str, str, str]] = []
         """Namespace, name and uid of each Pod, as they came."""
-        self.lost: set[str] = set()
-        """Nodes whose kubelets do nothing any more."""
+        self.lost: dict[str, float] = {}
+        """Nodes on which nothing does anything any more, and since when."""
         self.silent = False
         """Whether the eagle-eyes tell nothing."""
         self.names = [f"node-{number}" for number in range(nodes)]
@@ -75,7 +75,7 @@ class FakeNodes:
 
     def lose_node(self, name: str) -> None:
         """The node is not ready any more, and nothing on it confirms anything."""
-        self.lost.add(name)
+        self.lost[name] = datetime.now(UTC).timestamp()
         self._run(self._ready(name, ready=False)).result(30)
 
     def fail_rank(self, namespace: str, job: str) -> None:
@@ -277,7 +277,7 @@ class FakeNodes:
                 "index": worker["index"],
                 "pod": worker["pod"],
                 "node": worker["node"],
-                "seenAt": now,
+                "seenAt": self.lost.get(worker["node"], now),
                 "attempt": identity,
                 "launcher": "failed" if failed and worker["index"] == 0 else "running",
                 "startedAt": self._first.get(identity, now),
