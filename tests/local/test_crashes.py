@@ -54,6 +54,8 @@ def test_kills_of_one_part_are_harmless(job: Job, undisturbed_hash: str, part: s
 
 
 def test_a_second_run_ends_the_orphans_of_a_killed_one_and_resumes(job: Job, undisturbed_hash: str) -> None:
+    # Orphans train on until they are found: slowly enough for something to be left to do.
+    job.command += ["--step-seconds", "0.25"]
     first = job.start()
     wait_for(lambda: any(job.state_dir.glob("checkpoints/generations/*/manifest.json")))
     first.send_signal(signal.SIGKILL)
