@@ -41,9 +41,9 @@ class Started:
                 return
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, and wait until it is gone; the first process of a node goes after all that runs in it."""
         self.signal(signal.SIGKILL)
-        wait_until(lambda: self.gone, f"process {self.pid} is gone after SIGKILL", seconds=30, interval=0.02)
+        wait_until(lambda: self.gone, f"process {self.pid} is gone after SIGKILL", seconds=120, interval=0.02)
         reap(self.pid)
 
     @property
