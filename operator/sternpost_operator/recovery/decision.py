@@ -13,7 +13,7 @@ from sternpost_operator.resources.training_job_status import Phase, Recovery, Tr
 
 def decide(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
     """Notice, wait for evidence, decide: the status after it, with the budget charged and the next attempt's number."""
-    detected_at = _detected_at(status)
+    detected_at = status.recovery.noticed_at if status.recovery else None
     found = signals.find(view, status, detected_at)
     if not found.signals:
         return _forget(status) if detected_at is not None else status
@@ -28,13 +28,6 @@ def decide(view: View, status: TrainingJobStatus) -> TrainingJobStatus:
         each for each in found.signals if each in ripe or each.patience_seconds <= settle or each.leaving is not None
     ]
     return _carry_out(view, status, ladder.judge(view, status, believed), noticed_at)
-
-
-def _detected_at(status: TrainingJobStatus) -> datetime | None:
-    recovery = status.recovery
-    if recovery is None:
-        return None
-    return recovery.again_at if recovery.decided_at is not None else recovery.detected_at
 
 
 def _notice(status: TrainingJobStatus, first: Signal, now: datetime) -> TrainingJobStatus:

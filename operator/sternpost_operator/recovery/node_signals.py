@@ -12,10 +12,8 @@ from sternpost_operator.recovery.view import View
 from sternpost_operator.resources.attempt import AttemptSpec, AttemptWorker
 from sternpost_operator.resources.training_job_status import Cause, TrainingJobStatus
 
-FRESH_SECONDS = 8
-"""Older reports say nothing about who lives now; a new one comes every five seconds at least."""
-HEARD_SECONDS = 3
-"""A worker that worker 0 has not heard of for so long, when it reports, need not live any more."""
+SILENCE_SECONDS = 3
+"""A worker that worker 0 has not heard of for so long is silent; sidecars send every second."""
 FIRST_REPORT_SECONDS = 12
 """For how long an operator that just began waits for the first report of a job that runs."""
 
@@ -31,9 +29,10 @@ def alive(view: View, status: TrainingJobStatus, run: AttemptSpec) -> frozenset[
     A control plane that stood still calls all nodes not ready when it is back, for it has missed their heartbeats.
     """
     report = view.report(status)
-    if report is None or view.passed(report.at, FRESH_SECONDS):
+    if report is None:
         return frozenset()
-    silence = timedelta(seconds=min(HEARD_SECONDS, view.policy.node_lost_seconds))
+    # Both times are of worker 0's clock, which may differ from this one's.
+    silence = timedelta(seconds=min(SILENCE_SECONDS, view.policy.node_lost_seconds))
     return frozenset(index for index, at in view.heard_at(status, run).items() if report.at - at <= silence)
 
 
@@ -75,10 +74,7 @@ def _is_report_awaited(view: View, status: TrainingJobStatus) -> bool:
     """Whether the operator may have begun just now, after the same standstill that makes nodes look lost."""
     if view.observed.last_progress is not None or status.attempt.running_at is None:
         return False
-    recovery = status.recovery
-    if recovery is None:
-        return True
-    noticed_at = recovery.detected_at if recovery.decided_at is None else recovery.again_at
+    noticed_at = status.recovery.noticed_at if status.recovery else None
     return not view.passed(noticed_at, FIRST_REPORT_SECONDS)
 
 

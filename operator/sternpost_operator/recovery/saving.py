@@ -97,10 +97,7 @@ def _is_report_awaited(view: View, status: TrainingJobStatus) -> bool:
     """Whether a job that makes steps will soon say how far it is: an operator that just began has not heard yet."""
     if view.job.spec.checkpoint is None or status.attempt.first_step_at is None or _pace(view, status) is not None:
         return False
-    recovery = status.recovery
-    if recovery is None:
-        return True
-    noticed_at = recovery.detected_at if recovery.decided_at is None else recovery.again_at
+    noticed_at = status.recovery.noticed_at if status.recovery else None
     return noticed_at is None or not view.passed(noticed_at, MAX_STALE_SECONDS)
 
 

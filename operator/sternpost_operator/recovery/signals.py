@@ -15,8 +15,6 @@ from sternpost_operator.resources.attempt import AttemptSpec, AttemptWorker
 from sternpost_operator.resources.progress import LauncherState, WorkerReport
 from sternpost_operator.resources.training_job_status import Cause, TrainingJobStatus
 
-SILENCE_SECONDS = 3
-"""A worker that worker 0 has not heard of for so long is silent; sidecars send every second."""
 ANSWER_SECONDS = 10
 """For how long worker 0 need not answer about an attempt, from its issue or the last answer on."""
 SILENT_SECONDS = 30
@@ -145,7 +143,7 @@ def _silent(
     if view.report(status) is None:
         return []
     heard = view.heard_at(status, run)
-    oldest = view.now - timedelta(seconds=SILENCE_SECONDS)
+    oldest = view.now - timedelta(seconds=node_signals.SILENCE_SECONDS)
     return [
         worker
         for worker in working

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -109,6 +110,11 @@ class Recovery(Model):
     """A node announced that it goes: the job saves a checkpoint after this step, and is moved then."""
     save_by: Time | None = None
     """When it is moved at the latest."""
+
+    @property
+    def noticed_at(self) -> datetime | None:
+        """When the failure that is not decided upon yet was noticed, if there is one."""
+        return self.detected_at if self.decided_at is None else self.again_at
 
 
 class Progress(Model):
