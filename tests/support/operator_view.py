@@ -33,17 +33,34 @@ def leader(kube: Kube) -> str:
     return str(leading[0])
 
 
+def replica_metrics(kube: Kube) -> dict[str, dict[str, float]]:
+    """The samples of each replica that answers, by Pod."""
+    found = {}
+    for pod in operator_pods(kube):
+        name = pod["metadata"]["name"]
+        try:
+            found[name] = kube.metrics(name, 8080, SYSTEM)
+        except CommandError:
+            continue
+    return found
+
+
 def operator_metrics(kube: Kube) -> dict[str, float]:
     """The samples of all replicas that answer, added up."""
     total: dict[str, float] = {}
-    for pod in operator_pods(kube):
-        try:
-            page = kube.metrics(pod["metadata"]["name"], 8080, SYSTEM)
-        except CommandError:
-            continue
+    for page in replica_metrics(kube).values():
         for name, value in page.items():
             total[name] = total.get(name, 0.0) + value
     return total
+
+
+def growth(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]], counter: str) -> float:
+    """By how much a counter grew over all replicas; one that was started anew in between began at nothing."""
+    grown = 0.0
+    for pod, page in after.items():
+        now, then = page.get(counter, 0.0), before.get(pod, {}).get(counter, 0.0)
+        grown += now - then if now >= then else now
+    return grown
 
 
 def restarts_of(pods: list[Object]) -> dict[str, int]:
