@@ -144,13 +144,22 @@ def test_a_killed_leader_is_replaced_in_time_and_no_pod_is_made_twice(
     assert total(leader.metrics(), "sternpost_operator_leader") == 1
 
 
-def test_takeover_takes_at_most_fifteen_seconds(
-    api: BareApi, namespace: str, nodes: FakeNodes, replicas: Replicas
-) -> None:
+def leader_and_follower(replicas: Replicas) -> tuple[Replica, Replica]:
+    """One that leads, and one that is up and waits."""
     first = replicas.start()
     replicas.leader()
     second = replicas.start()
-    eventually(lambda: second.log.exists() and any(line["event"] == "operator starts" for line in second.lines()), "it")
+    eventually(
+        lambda: second.log.exists() and any(line["event"] == "operator starts" for line in second.lines()),
+        "the second to be up",
+    )
+    return first, second
+
+
+def test_takeover_takes_at_most_fifteen_seconds(
+    api: BareApi, namespace: str, nodes: FakeNodes, replicas: Replicas
+) -> None:
+    first, _ = leader_and_follower(replicas)
     first.process.kill()
     killed_at = time.monotonic()
     Job(api, namespace).apply(workers=1)
@@ -162,10 +171,7 @@ def test_takeover_takes_at_most_fifteen_seconds(
 def test_a_leader_that_is_told_to_end_hands_over_at_once(
     api: BareApi, namespace: str, nodes: FakeNodes, replicas: Replicas
 ) -> None:
-    first = replicas.start()
-    replicas.leader()
-    second = replicas.start()
-    eventually(lambda: second.log.exists() and any(line["event"] == "operator starts" for line in second.lines()), "it")
+    first, second = leader_and_follower(replicas)
     first.signal(signal.SIGTERM)
     codes: list[int] = []
     eventually(lambda: codes or ((code := exit_code(first)) is not None and codes.append(code) is None), "its end", 20)

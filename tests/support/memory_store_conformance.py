@@ -48,6 +48,19 @@ class Place(Protocol):
     def close(self) -> None: ...
 
 
+def assert_nothing_lost(store: Store, space: str, acknowledged: dict[int, str]) -> None:
+    """The log is what was acknowledged (text by seq), each once, in the topics, too, and they follow from it."""
+    log = {item.seq: item.text for item in store.observations(space, after=0, limit=100_000)}
+    assert log == acknowledged
+    assert len(set(log.values())) == len(log)
+    drain(store, space)
+    grown = projection(store, space)
+    held = [seq for versions in grown["versions"].values() for version in versions for seq in version.observations]
+    assert sorted(held) == sorted(log)
+    store.rebuild(space, DeterministicEngine())
+    assert projection(store, space) == grown
+
+
 def drain(store: Store, space: str, *, now: float = NOW, limit: int = 512) -> None:
     """Consolidate until the buffer is empty."""
     while consolidate_next(store, DeterministicEngine(), space, now=now, limit=limit):

@@ -7,14 +7,18 @@ import math
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sternpost_eagle_eye.attempt import Attempt
-from sternpost_eagle_eye.config import EagleEyePolicy
+from sternpost_eagle_eye.config import EagleEyePolicy, Settings
+from sternpost_eagle_eye.control_plane.folder import FolderControlPlane
 from sternpost_eagle_eye.detect.base import Finding
 from sternpost_eagle_eye.judge import Judge
+from sternpost_eagle_eye.sidecar.court import Court
+from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 from sternpost_eagle_eye.vector import LauncherVector, PageState, ProcessVector, RankProcess, RankVector, Vector
 
 WALL = 1_764_000_000.0
@@ -207,3 +211,29 @@ def make_attempt() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def make_attempt_bytes() -> Callable[..., bytes]:
     return lambda *args, **more: json.dumps(attempt_wire(*args, **more)).encode()
+
+
+def court_in(
+    folder: Path, metrics: OwnMetrics, clock: Callable[[], float], now: Callable[[], float] | None = None
+) -> Court:
+    (folder / "token").write_text("s3cret\n")
+    settings = Settings(
+        job="gpt",
+        job_uid="uid-job",
+        namespace="default",
+        pod="gpt-0",
+        pod_uid="uid-0",
+        node="node-0",
+        control_dir=folder,
+        control_plane=folder.as_uri(),
+        token_file=folder / "token",
+        port=9470,
+        metrics_ports=(),
+    )
+    return Court(settings, FolderControlPlane(folder, "gpt", "uid-job"), metrics, clock, now or clock)
+
+
+@pytest.fixture(scope="session")
+def make_court() -> Callable[..., Court]:
+    """Worker 0's court with a folder as its control plane, whose token is `s3cret`."""
+    return court_in

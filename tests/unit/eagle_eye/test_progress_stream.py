@@ -12,9 +12,6 @@ import httpx
 import pytest
 
 from sternpost_eagle_eye.attempt import Attempt
-from sternpost_eagle_eye.config import Settings
-from sternpost_eagle_eye.control_plane.folder import FolderControlPlane
-from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.news import News, newsworthy
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 from sternpost_eagle_eye.sidecar.progress_stream import Pace, progress_lines
@@ -29,25 +26,10 @@ SOON = 10.0
 class Told:
     """A court, and what is said to it."""
 
-    def __init__(self, folder, make_attempt):
+    def __init__(self, folder, make_attempt, make_court):
         self.folder, self.make_attempt, self.sequence = folder, make_attempt, 0
-        (folder / "token").write_text("s3cret")
-        settings = Settings(
-            job="gpt",
-            job_uid="uid-job",
-            namespace="default",
-            pod="gpt-0",
-            pod_uid="uid-0",
-            node="node-0",
-            control_dir=folder,
-            control_plane=folder.as_uri(),
-            token_file=folder / "token",
-            port=9470,
-            metrics_ports=(),
-        )
         self.metrics = OwnMetrics()
-        control = FolderControlPlane(folder, "gpt", "uid-job")
-        self.court = Court(settings, control, self.metrics, time.monotonic, time.time)
+        self.court = make_court(folder, self.metrics, time.monotonic, time.time)
         self.convene()
 
     def convene(self, **more):
@@ -74,8 +56,8 @@ class Told:
 
 
 @pytest.fixture
-def told(tmp_path, make_attempt):
-    return Told(tmp_path, make_attempt)
+def told(tmp_path, make_attempt, make_court):
+    return Told(tmp_path, make_attempt, make_court)
 
 
 async def next_report(lines):

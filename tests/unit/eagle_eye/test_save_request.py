@@ -7,11 +7,8 @@ import json
 import pytest
 
 from sternpost_eagle_eye.attempt import Attempt
-from sternpost_eagle_eye.config import Settings
 from sternpost_eagle_eye.control_plane.attempt_document import parse_attempt
-from sternpost_eagle_eye.control_plane.folder import FolderControlPlane
 from sternpost_eagle_eye.sidecar.attempt_handover import AttemptHandover
-from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 
 LATER = 1_764_000_100.0
@@ -33,23 +30,8 @@ def test_the_launcher_and_the_ranks_get_the_step(tmp_path, make_attempt_bytes):
 
 
 @pytest.fixture
-def court(tmp_path):
-    (tmp_path / "token").write_text("s3cret\n")
-    settings = Settings(
-        job="gpt",
-        job_uid="uid-job",
-        namespace="default",
-        pod="gpt-0",
-        pod_uid="uid-0",
-        node="node-0",
-        control_dir=tmp_path,
-        control_plane=tmp_path.as_uri(),
-        token_file=tmp_path / "token",
-        port=9470,
-        metrics_ports=(),
-    )
-    control = FolderControlPlane(tmp_path, "gpt", "uid-job")
-    return Court(settings, control, OwnMetrics(), lambda: 0.0, lambda: 0.0)
+def court(tmp_path, make_court):
+    return make_court(tmp_path, OwnMetrics(), lambda: 0.0)
 
 
 def test_the_judge_goes_on_with_what_it_knows(court, make_attempt_bytes):

@@ -9,10 +9,7 @@ import httpx
 import pytest
 
 from sternpost_eagle_eye.attempt import Attempt
-from sternpost_eagle_eye.config import Settings
 from sternpost_eagle_eye.control_plane.attempt_document import parse_attempt
-from sternpost_eagle_eye.control_plane.folder import FolderControlPlane
-from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 from sternpost_eagle_eye.sidecar.server import make_app
 from sternpost_eagle_eye.sidecar.token import TokenFile
@@ -22,27 +19,12 @@ TOKEN = {"Authorization": "Bearer s3cret"}
 
 
 class Fixture:
-    def __init__(self, folder, attempt):
-        (folder / "token").write_text("s3cret\n")
+    def __init__(self, folder, attempt, make_court):
         (folder / "attempts").mkdir()
-        settings = Settings(
-            job="gpt",
-            job_uid="uid-job",
-            namespace="default",
-            pod="gpt-0",
-            pod_uid="uid-0",
-            node="node-0",
-            control_dir=folder,
-            control_plane=folder.as_uri(),
-            token_file=folder / "token",
-            port=9470,
-            metrics_ports=(),
-        )
         metrics = OwnMetrics()
         self.now = 0.0
         self.folder = folder
-        control = FolderControlPlane(folder, "gpt", "uid-job")
-        self.court = Court(settings, control, metrics, lambda: self.now, time.time)
+        self.court = make_court(folder, metrics, lambda: self.now, time.time)
         self.court.convene(Attempt.model_validate(attempt))
         self.app = make_app(self.court, TokenFile(folder / "token"), metrics)
 
@@ -60,8 +42,8 @@ class Fixture:
 
 
 @pytest.fixture
-def served(tmp_path, make_attempt):
-    return Fixture(tmp_path, make_attempt(4))
+def served(tmp_path, make_attempt, make_court):
+    return Fixture(tmp_path, make_attempt(4), make_court)
 
 
 @pytest.mark.parametrize(
