@@ -3,14 +3,17 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sternpost_operator.manifests.images import Images
 from sternpost_operator.manifests.worker_pod import build_pod
+from sternpost_operator.resources.manifest import load_job
 from sternpost_operator.resources.template import TemplateError
 from sternpost_operator.resources.training_job import TrainingJob
 
@@ -50,6 +53,14 @@ def test_identity(make_job: MakeJob, images: Images) -> None:
     }
     assert (pod["spec"]["hostname"], pod["spec"]["subdomain"]) == ("gpt-2", "gpt-workers")
     assert pod["spec"]["restartPolicy"] == "OnFailure"
+
+
+def test_the_example_for_a_cluster_has_a_pod_that_mounts_its_claim(images: Images) -> None:
+    example = Path(__file__).parents[3] / "examples" / "gpt"
+    claim = yaml.safe_load((example / "claim.yaml").read_text())
+    pod = build_pod(load_job(example / "cluster.yaml"), 0, images=images)
+    claims = [volume.get("persistentVolumeClaim") for volume in pod["spec"]["volumes"]]
+    assert {"claimName": claim["metadata"]["name"]} in claims
 
 
 @pytest.mark.parametrize("slot", [-1, 3])
