@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sternpost_operator.manifests.images import Images
+from sternpost_operator.operator_process.options import HARDWARE_CONDITIONS
 
 EXIT_BAD_INPUT = 2
 
@@ -74,7 +75,7 @@ def operator(  # noqa: PLR0917 -- typer passes them by name
             metavar="TYPE=STATUS,…",
             help="Node conditions that are such evidence.",
         ),
-    ] = "",
+    ] = HARDWARE_CONDITIONS,
     node_uncordon_seconds: Annotated[
         float,
         typer.Option(

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sternpost_operator.manifests.images import Images
+
+HARDWARE_CONDITIONS = (
+    "AcceleratedHardwareReady=False,KernelReady=False,"  # Amazon's node monitoring agent
+    "GPUMissing=True,"  # Azure's node problem detector; its GPUXIDErrors may come of a program
+    "KernelDeadlock=True,ReadonlyFilesystem=True"  # node-problem-detector
+)
+"""Node conditions that are evidence of bad hardware where nobody says otherwise, as in `parse_conditions`."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """All of it."""
+    """All of it; raises `ValueError` for what makes no sense together."""
 
     namespace: str
     """The operator's own: of the Lease and the outbox."""
@@ -37,6 +45,13 @@ class Options:
     """Of the nodes, that may be cordoned."""
     hardware: tuple[tuple[str, str], ...] = ()
     """Node conditions that are evidence of bad hardware: type and the status that says so."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.memory_url)
+        if self.memory_url and (parts.scheme not in ("http", "https") or not parts.netloc):
+            raise ValueError(f"{self.memory_url!r} is no URL of a memory service; give http://HOST:PORT or https://…")
+        if self.drain and not self.cordon:
+            raise ValueError("--node-drain without --node-cordon drains nothing: only a cordoned node is drained")
 
 
 def parse_conditions(text: str) -> tuple[tuple[str, str], ...]:

@@ -108,8 +108,8 @@ def test_every_object_that_the_operator_applies_for_a_job_may_be_applied() -> No
             assert (group, PLURALS[manifest["kind"]], verb) in operator
 
 
-def test_draining_alone_grants_nothing() -> None:
-    kinds = [(each["kind"], each["metadata"]["name"]) for each in render({"nodeExclusion": {"drain": True}})]
+def test_unless_asked_for_nothing_is_granted_on_nodes() -> None:
+    kinds = [(each["kind"], each["metadata"]["name"]) for each in render()]
     assert ("ClusterRole", "sternpost-operator-node-exclusion") not in kinds
 
 

@@ -179,12 +179,17 @@ def test_placement_and_extras_reach_every_component() -> None:
 
 
 def test_the_operator_is_told_of_the_exclusion_of_nodes() -> None:
-    off = environment_of(container_of(render({"nodeExclusion": {"drain": True}}), "sternpost-operator"))
+    off = environment_of(container_of(render(), "sternpost-operator"))
     assert (off["STERNPOST_NODE_CORDON"], off["STERNPOST_NODE_DRAIN"]) == ("false", "false")
     assert "STERNPOST_NODE_CONDITIONS" not in off
     on = environment_of(container_of(render(ALL_ON), "sternpost-operator"))
     assert (on["STERNPOST_NODE_CORDON"], on["STERNPOST_NODE_DRAIN"]) == ("true", "true")
     assert on["STERNPOST_NODE_CONDITIONS"] == "GpuLost=True"
+
+
+def test_draining_without_cordoning_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"nodeExclusion\.drain: only a cordoned node is drained"):
+        render({"nodeExclusion": {"drain": True}})
 
 
 def test_without_the_memory_service_nothing_of_it_is_left() -> None:

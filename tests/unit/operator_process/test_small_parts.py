@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from typer.testing import CliRunner
 
+from sternpost_operator.cli import app
 from sternpost_operator.cluster.kubernetes.entries import PodEntry
 from sternpost_operator.commands.operator import _own_namespace
 from sternpost_operator.operator_process.http import build_app, serve
 from sternpost_operator.operator_process.lease_keeper import manifest_of, parse
 from sternpost_operator.operator_process.logging import configure_logging
 from sternpost_operator.operator_process.node_loop import held_nodes
-from sternpost_operator.operator_process.options import names, parse_conditions
+from sternpost_operator.operator_process.options import HARDWARE_CONDITIONS, names, parse_conditions
 from sternpost_operator.operator_process.orphans import LOST_SECONDS, to_force
 from sternpost_operator.recovery.observed import NodeView, PodPhase, PodView
 from sternpost_operator.resources.training_job_status import ExcludedNode, Phase, TrainingJobStatus
@@ -33,6 +36,29 @@ def test_conditions_on_the_command_line() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             parse_conditions(text)
+
+
+def test_bad_hardware_is_known_by_default_and_the_chart_says_by_what() -> None:
+    known = parse_conditions(HARDWARE_CONDITIONS)
+    assert ("AcceleratedHardwareReady", "False") in known
+    values = (Path(__file__).parents[3] / "charts" / "sternpost" / "values.yaml").read_text()
+    assert all(f"{kind}={status}" in values for kind, status in known)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--node-drain"], "only a cordoned node is drained"),
+        (["--memory-url", "ftp://x"], "no URL of a memory service"),
+        (["--memory-url", "memory:8765"], "no URL of a memory service"),
+        (["--memory-url", "http://"], "no URL of a memory service"),
+        (["--log-level", "loud"], "no log level"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, ["operator", "--namespace", "x", *options])
+    assert result.exit_code == 2
+    assert words in result.output
 
 
 def test_the_pages() -> None:
