@@ -46,12 +46,10 @@ def test_there_is_an_answer_that_names_the_field(index: int) -> None:
     if manifest.problems and not bad.nested and "larger than" not in told:
         assert bad.field.lower() in told
     if manifest.job is not None:  # the rest is for the API server to say, so there must be a Pod to show it
-        refusal = bad.field
         try:
             build_pod(manifest.job, 0, images=Images.of_version("1"))
         except TemplateError as error:
-            refusal = str(error)
-        assert bad.field.lower() in refusal.lower()
+            assert bad.field.lower() in str(error).lower()  # noqa: PT017 -- a Pod is as good an answer
         assert owned_objects(manifest.job, token="t" * 32, operator_namespace="sternpost-system")
 
 
