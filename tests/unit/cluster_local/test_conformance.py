@@ -66,7 +66,7 @@ class LocalStage:
             return
         beat = self.clock() if ready else self.clock() - 60
         started = known["startedAt"] if known is not None else beat - 120
-        record = NodeRecord(name, identity, os.getsid(0), started, beat, boot_id())
+        record = NodeRecord(name, identity, os.getpid(), started, beat, boot_id())
         self.cluster.store.put("nodes", name, record.to_object())
 
     def run_pod(self, name: str, node: str) -> None:

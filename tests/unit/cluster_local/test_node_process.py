@@ -151,10 +151,10 @@ def test_caller_and_its_ancestors_are_never_orphans(machine: Machine) -> None:
 def test_record_of_another_boot_names_no_process(machine: Machine) -> None:
     own = identify(os.getpid())
     assert own is not None
-    record = {"name": "node-1", "pid": own.pid, "startedAt": 1.0, "heartbeatAt": 1.0, "processGroup": os.getsid(0)}
-    machine.store.put("nodes", "node-1", record | {"processStartTime": 0, "bootId": "another"})
-    bystander = subprocess.Popen(["/bin/sleep", "600"])
+    bystander = subprocess.Popen(["/bin/sleep", "600"], start_new_session=True)
     try:
+        record = {"name": "node-1", "pid": own.pid, "startedAt": 1.0, "heartbeatAt": 1.0, "processGroup": bystander.pid}
+        machine.store.put("nodes", "node-1", record | {"processStartTime": 0, "bootId": "another"})
         assert node_processes(machine.paths, "node-1") == []
     finally:
         bystander.kill()
