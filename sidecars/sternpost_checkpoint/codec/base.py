@@ -4,32 +4,97 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from importlib import import_module
+from typing import ClassVar, cast
 
-from sternpost_checkpoint.errors import FormatError
+from sternpost_checkpoint.errors import CheckpointError, FormatError
+
+PIECE_BYTES = 4 * 2**20
+"""Raw bytes that a codec works on at a time; a multiple of every element's width."""
+
+
+class NotEncodable(CheckpointError):  # noqa: N818 # not a failure: the caller takes another codec
+    """This tensor does not fit this codec: wrong dtype, too many exceptions, error bound exceeded."""
 
 
 class Codec(ABC):
-    """Turns the bytes of one tensor into stored bytes and back, exactly."""
+    """Turns the bytes of one dense, little endian tensor into stored bytes and back.
+
+    `base` holds the same tensor (dtype and shape) in the parent generation, `companion` another tensor of the same
+    generation with as many elements; both are the *decoded* bytes, the very ones that decoding will have.
+    """
 
     name: ClassVar[str]
     """Stands in the index; another way of writing needs another name."""
+    lossless: ClassVar[bool] = True
+    """Decoding gives the bytes that were encoded."""
+    needs_base: ClassVar[bool] = False
+    needs_companion: ClassVar[bool] = False
 
     @abstractmethod
-    def encode(self, raw: memoryview, item_bytes: int) -> Iterator[bytes | memoryview]:
-        """Yield the stored bytes of a tensor of `item_bytes` wide elements, in bounded pieces."""
+    def encode(
+        self,
+        raw: memoryview,
+        dtype: str,
+        *,
+        base: memoryview | None = None,
+        companion: memoryview | None = None,
+        companion_dtype: str | None = None,
+    ) -> Iterator[bytes | memoryview]:
+        """Yield the stored bytes of a tensor, in bounded pieces.
+
+        Raises NotEncodable before the first piece; a codec that could only find out later looks through the tensor
+        first. Equal arguments give equal bytes.
+        """
 
     @abstractmethod
-    def decode(self, stored: memoryview, raw: memoryview, item_bytes: int) -> None:
-        """Fill `raw`, which has the tensor's true size. Raises FormatError; never needs memory beyond a few pieces."""
+    def decode(
+        self,
+        stored: memoryview,
+        raw: memoryview,
+        dtype: str,
+        *,
+        base: memoryview | None = None,
+        companion: memoryview | None = None,
+        companion_dtype: str | None = None,
+    ) -> None:
+        """Fill `raw`, which has the tensor's true size.
+
+        `stored` is as an attacker would write it: anything but a valid encoding raises FormatError or fills `raw` with
+        something whose hash is wrong, and never takes memory beyond a few pieces.
+        """
+
+
+_CODECS = {
+    "raw": ("raw", "RawCodec"),
+    "zstd-planes": ("planes", "PlanesCodec"),
+    "mask": ("mask", "MaskCodec"),
+    "mask-zstd": ("mask_zstd", "MaskZstdCodec"),
+    "xor-planes": ("xor", "XorCodec"),
+    "low-bits": ("low_bits", "LowBitsCodec"),
+    "clusters-8": ("clusters", "Clusters8Codec"),
+    "clusters-4": ("clusters", "Clusters4Codec"),
+}
+"""Name in the index to module and class; imported when used, because compiled kernels take a second to load."""
+
+
+def names() -> list[str]:
+    """All codecs of this release."""
+    return sorted(_CODECS)
 
 
 def by_name(name: str) -> Codec:
     """The codec that wrote `name` into an index. Raises FormatError for an unknown one."""
-    from sternpost_checkpoint.codec.planes import PlanesCodec  # noqa: PLC0415 # the codecs import this module
-    from sternpost_checkpoint.codec.raw import RawCodec  # noqa: PLC0415
+    if name not in _CODECS:
+        raise FormatError(f"codec {name!r} is unknown to this release, which has {', '.join(names())}")
+    module, cls = _CODECS[name]
+    return cast("Codec", getattr(import_module(f"sternpost_checkpoint.codec.{module}"), cls)())
 
-    codecs: dict[str, type[Codec]] = {codec.name: codec for codec in (RawCodec, PlanesCodec)}
-    if name not in codecs:
-        raise FormatError(f"codec {name!r} is unknown to this release, which has {', '.join(sorted(codecs))}")
-    return codecs[name]()
+
+def required(part: memoryview | None, size: int, codec: str, what: str) -> memoryview:
+    """`part`, which must be there with `size` bytes. Raises FormatError: on the way in it is a caller's mistake."""
+    if part is None:
+        raise FormatError(f"{codec}: this tensor can be decoded only with its {what}, which is not there")
+    if part.nbytes != size:
+        raise FormatError(f"{codec}: the {what} has {part.nbytes} bytes where {size} are needed")
+    return part

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 import zstandard
 
-from sternpost_checkpoint.codec.base import Codec
+from sternpost_checkpoint.codec.base import PIECE_BYTES, Codec
 from sternpost_checkpoint.errors import FormatError
+from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 
-PIECE_BYTES = 4 * 2**20
-"""Raw bytes of a piece; a multiple of every element's width."""
 LEVEL = 1
 
 _LENGTH = struct.Struct("<I")
@@ -27,8 +26,17 @@ class PlanesCodec(Codec):
 
     name = "zstd-planes"
 
-    def encode(self, raw: memoryview, item_bytes: int) -> Iterator[bytes | memoryview]:
+    def encode(
+        self,
+        raw: memoryview,
+        dtype: str,
+        *,
+        base: memoryview | None = None,  # noqa: ARG002
+        companion: memoryview | None = None,  # noqa: ARG002
+        companion_dtype: str | None = None,  # noqa: ARG002
+    ) -> Iterator[bytes | memoryview]:
         """Yield one piece after the other."""
+        item_bytes = ITEM_BYTES[dtype]
         compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True, write_checksum=False)
         for start in range(0, len(raw), PIECE_BYTES):
             piece = np.frombuffer(raw[start : start + PIECE_BYTES], dtype=np.uint8).reshape(-1, item_bytes)
@@ -38,8 +46,18 @@ class PlanesCodec(Codec):
                 parts += (_LENGTH.pack(len(frame)), frame)
             yield b"".join(parts)
 
-    def decode(self, stored: memoryview, raw: memoryview, item_bytes: int) -> None:
+    def decode(
+        self,
+        stored: memoryview,
+        raw: memoryview,
+        dtype: str,
+        *,
+        base: memoryview | None = None,  # noqa: ARG002
+        companion: memoryview | None = None,  # noqa: ARG002
+        companion_dtype: str | None = None,  # noqa: ARG002
+    ) -> None:
         """Fill `raw` piece by piece."""
+        item_bytes = ITEM_BYTES[dtype]
         decompressor = zstandard.ZstdDecompressor(max_window_size=2 * PIECE_BYTES)
         position = 0
         for start in range(0, len(raw), PIECE_BYTES):

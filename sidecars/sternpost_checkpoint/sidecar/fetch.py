@@ -11,7 +11,6 @@ from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.codec.base import by_name
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.documents import Index, Manifest, StoredTensor
-from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 from sternpost_checkpoint.format.names import generation_folder, shard_name
 from sternpost_checkpoint.format.table import Meta, TensorSpec, parse_table
 from sternpost_checkpoint.lineage import Generation
@@ -55,7 +54,7 @@ def fetch_piece(store: Store, piece: Piece, target: memoryview) -> None:
     if xxhash.xxh3_128_hexdigest(stored) != piece.stored.stored_hash:
         raise FormatError(f"{where}: the stored bytes do not match their hash, the file is damaged")
     try:
-        by_name(piece.stored.codec).decode(memoryview(stored), target, ITEM_BYTES[piece.spec.dtype])
+        by_name(piece.stored.codec).decode(memoryview(stored), target, piece.spec.dtype)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
     if xxhash.xxh3_128_hexdigest(target) != piece.stored.raw_hash:
