@@ -100,8 +100,10 @@ class Catalog:
         index = parse(Index, data, name)
         if index.rank != entry.rank or index.generation != manifest.generation:
             raise FormatError(f"{name} is about rank {index.rank} of step {index.step}, run {index.run}")
-        if index.shard_bytes != entry.shard.bytes or index.shard_hash != entry.shard.hash:
+        if (index.shard, index.shard_bytes, index.shard_hash) != (entry.shard.name, entry.shard.bytes, entry.shard.hash):
             raise FormatError(f"{name} and the manifest differ about the shard")
+        if index.base is not None and index.base.generation not in manifest.parents:
+            raise FormatError(f"{name} has a base that the manifest does not name")
         return index
 
     def ledger(self) -> list[LedgerEntry]:

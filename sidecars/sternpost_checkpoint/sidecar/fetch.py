@@ -11,7 +11,7 @@ from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.codec.base import by_name
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.documents import Index, Manifest, StoredTensor
-from sternpost_checkpoint.format.names import generation_folder, shard_name
+from sternpost_checkpoint.format.names import generation_folder
 from sternpost_checkpoint.format.table import Meta, TensorSpec, parse_table
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.layout import HEADER_BYTES, SlotHeader, align
@@ -43,8 +43,8 @@ def pieces_of(manifest: Manifest, index: Index) -> Iterator[Piece]:
     for stored in index.stored:
         spec = specs[stored.tensor]
         if spec.bytes > MAX_EXPANSION * max(stored.stored_bytes, 1):
-            raise FormatError(f"{folder}{shard_name(index.rank)}: {spec.name!r} grows beyond all reason")
-        yield Piece(folder + shard_name(index.rank), spec, stored)
+            raise FormatError(f"{folder}{index.shard}: {spec.name!r} grows beyond all reason")
+        yield Piece(folder + index.shard, spec, stored)
 
 
 def fetch_piece(store: Store, piece: Piece, target: memoryview) -> None:

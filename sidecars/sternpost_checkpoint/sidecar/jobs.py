@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import structlog
 
 from sternpost_checkpoint.catalog import Catalog
-from sternpost_checkpoint.errors import CheckpointError, FencedError, StoreError, TornSlotError
+from sternpost_checkpoint.errors import CheckpointError, FencedError, TornSlotError
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.status import Progress
 from sternpost_checkpoint.sidecar.attempt import Attempt
 from sternpost_checkpoint.sidecar.commit import Outcome, check_eligible, is_committed, try_commit
 from sternpost_checkpoint.sidecar.metrics import Metrics
-from sternpost_checkpoint.sidecar.persist import discard, persist
+from sternpost_checkpoint.sidecar.persist import persist
 from sternpost_checkpoint.sidecar.rank import RankFolder, Save
 
 _log = structlog.get_logger()
@@ -73,7 +73,6 @@ class Jobs:
                 folder.mark(save.index, header, Progress.STORED)
         except TornSlotError:
             _log.info("a save was overwritten before it was stored", rank=save.rank, step=header.step)
-            self._discard(header)
             return False
         except FencedError as error:
             _log.warning("a save is refused", rank=save.rank, step=header.step, reason=str(error))
@@ -82,7 +81,6 @@ class Jobs:
         except (CheckpointError, OSError) as error:
             self._metrics.failures.inc()
             self._metrics.failed(f"step {header.step} is not stored: {error}")
-            self._discard(header)
             pause = folder.postpone(header, self._clock())
             _log.error(  # the reason says it all
                 "a save is not stored; the older generations stay valid",
@@ -115,10 +113,3 @@ class Jobs:
             self._metrics.committed_timestamp.set(time.time())
             return True
         return False
-
-    def _discard(self, header: SlotHeader) -> None:
-        try:
-            if not is_committed(self._catalog, Generation(*header.generation)):
-                discard(self._catalog.store, header)
-        except StoreError as error:
-            _log.warning("the partial generation stays until the next collection", reason=str(error))

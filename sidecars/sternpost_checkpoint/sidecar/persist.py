@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import structlog
 import xxhash
 
-from sternpost_checkpoint.codec.base import Codec, by_name
-from sternpost_checkpoint.codec.planes import PIECE_BYTES, PlanesCodec
+from sternpost_checkpoint.codec.base import PIECE_BYTES, Codec, by_name
+from sternpost_checkpoint.codec.planes import PlanesCodec
 from sternpost_checkpoint.codec.raw import RawCodec
-from sternpost_checkpoint.format.documents import Index, StoredTensor
-from sternpost_checkpoint.format.dtypes import ITEM_BYTES
+from sternpost_checkpoint.errors import CheckpointError, FormatError, NotFoundError
+from sternpost_checkpoint.format.documents import MAX_DOCUMENT_BYTES, Index, StoredTensor, parse
 from sternpost_checkpoint.format.names import generation_folder, index_name, shard_name
+from sternpost_checkpoint.format.shard import SHARD_HEADER
 from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.slot import Slot
 from sternpost_checkpoint.store.base import Store
 
-SHARD_MAGIC = b"STERNSHD\x01\0\0\0\0\0\0\0"
-"""Magic, version 1 (u32), zeros."""
+_log = structlog.get_logger()
+
 SMALL_BYTES = 1024
 """Below it, compression is not worth its headers."""
 WORTH_RATIO = 1.02
@@ -55,7 +58,7 @@ class _ShardWriter:
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """Yield the whole shard. Raises TornSlotError at its end when the slot did not stay as it was."""
-        yield self._count(SHARD_MAGIC)
+        yield self._count(SHARD_HEADER)
         payload = self._slot.payload(self._header)
         for number, spec in enumerate(self._tensors):
             if spec.stored:
@@ -64,9 +67,9 @@ class _ShardWriter:
         self._slot.check_unchanged(self._header)
 
     def _tensor(self, number: int, spec: TensorSpec, raw: memoryview) -> Iterator[bytes | memoryview]:
-        codec, item_bytes = choose_codec(spec, raw), ITEM_BYTES[spec.dtype]
+        codec = choose_codec(spec, raw)
         offset, stored_hash = self.bytes, xxhash.xxh3_128()
-        for piece in codec.encode(raw, item_bytes):
+        for piece in codec.encode(raw, spec.dtype):
             stored_hash.update(piece)
             yield self._count(piece)
         self.raw_bytes += spec.bytes
@@ -91,9 +94,8 @@ def choose_codec(spec: TensorSpec, raw: memoryview) -> Codec:
     """Pick the codec from a sample of the tensor: compression must pay."""
     if spec.bytes < SMALL_BYTES:
         return RawCodec()
-    item_bytes = ITEM_BYTES[spec.dtype]
     sample = raw[: min(len(raw), PIECE_BYTES // 16)]
-    encoded = sum(len(piece) for piece in PlanesCodec().encode(sample, item_bytes))
+    encoded = sum(len(piece) for piece in PlanesCodec().encode(sample, spec.dtype))
     return by_name(PlanesCodec.name) if encoded * WORTH_RATIO <= len(sample) else RawCodec()
 
 
@@ -103,17 +105,26 @@ def finite(value: float) -> float | None:
 
 
 def persist(store: Store, slot: Slot, header: SlotHeader, job_uid: str) -> Persisted:
-    """Store this rank's shard, then its index. Idempotent: the same slot gives the same bytes.
+    """Store this rank's shard, then its index; where the index is there already, an earlier try has done it.
 
-    Raises StoreError, TornSlotError, FormatError; nothing with a name of the format is left then but, at most, a
-    shard without an index.
+    The index is the only name that two writers of one rank could both want, and it is put if absent: whoever comes
+    second takes what the first has stored. Raises StoreError, TornSlotError, FormatError.
     """
-    meta = slot.meta(header)
     folder = generation_folder(Generation(*header.generation))
+    if stored_before(store, header) is not None:
+        payload_hash = xxhash.xxh3_128_hexdigest(slot.payload(header))
+        slot.check_unchanged(header)
+        return Persisted(0, 0, payload_hash)
+    meta = slot.meta(header)
     writer = _ShardWriter(slot, header, meta.tensors)
-    store.put(folder + shard_name(header.rank), writer.pieces())
-    payload_hash = xxhash.xxh3_128_hexdigest(slot.payload(header))
-    slot.check_unchanged(header)
+    shard = shard_name(header.rank, secrets.token_hex(8))
+    try:
+        store.put(folder + shard, writer.pieces())
+        payload_hash = xxhash.xxh3_128_hexdigest(slot.payload(header))
+        slot.check_unchanged(header)
+    except (CheckpointError, OSError):
+        _remove(store, folder + shard)
+        raise
     index = Index(
         step=header.step,
         run=header.run,
@@ -130,16 +141,57 @@ def persist(store: Store, slot: Slot, header: SlotHeader, job_uid: str) -> Persi
         trees=meta.trees,
         tensors=[spec.to_json() for spec in meta.tensors],
         stored=writer.stored,
+        shard=shard,
         shard_bytes=writer.bytes,
         shard_hash=writer.hash,
         raw_bytes=writer.raw_bytes,
     )
-    index_bytes = store.put(folder + index_name(header.rank), [index.to_bytes()])
-    return Persisted(writer.raw_bytes, writer.bytes + index_bytes, payload_hash)
+    put_index(store, header, index)
+    return Persisted(writer.raw_bytes, writer.bytes, payload_hash)
 
 
-def discard(store: Store, header: SlotHeader) -> None:
-    """Remove this rank's part of a generation that could not be finished: the index first, it vouches for the shard."""
+def put_index(store: Store, header: SlotHeader, index: Index) -> None:
+    """Put the index, which makes the shard count. The shard is removed when it is certain that it does not."""
+    folder = generation_folder(index.generation)
+    try:
+        won = store.put_if_absent(folder + index_name(index.rank), index.to_bytes())
+    except (CheckpointError, OSError):
+        # The store may have done it and failed to say so. Only a clear no makes the shard garbage.
+        if store.get_or_none(folder + index_name(index.rank), MAX_DOCUMENT_BYTES) is None:
+            _remove(store, folder + index.shard)
+        raise
+    if not won:
+        _remove(store, folder + index.shard)
+        if stored_before(store, header) is None:
+            raise NotFoundError(f"{folder}{index_name(index.rank)} was there and is gone again")
+
+
+def stored_before(store: Store, header: SlotHeader) -> Index | None:
+    """The index that an earlier try has put, its shard being there; None when there is none.
+
+    Raises FormatError when it belongs to another save, or its shard is not what it says.
+    """
     folder = generation_folder(Generation(*header.generation))
-    store.delete(folder + index_name(header.rank))
-    store.delete(folder + shard_name(header.rank))
+    name = folder + index_name(header.rank)
+    data = store.get_or_none(name, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return None
+    index = parse(Index, data, name)
+    if (index.generation, index.rank) != (Generation(*header.generation), header.rank):
+        raise FormatError(f"{name} is about rank {index.rank}, step {index.step}")
+    if (index.world_size, index.attempt_id) != (header.world_size, header.attempt_id):
+        raise FormatError(
+            f"{name} is of attempt {index.attempt_id} with {index.world_size} ranks, this save of attempt"
+            f" {header.attempt_id} with {header.world_size}: two trainings write to this storage"
+        )
+    size = store.size(folder + index.shard)
+    if size != index.shard_bytes:
+        raise FormatError(f"{folder}{index.shard} has {size} bytes where {name} says {index.shard_bytes}")
+    return index
+
+
+def _remove(store: Store, name: str) -> None:
+    try:
+        store.delete(name)
+    except CheckpointError as error:
+        _log.warning("a shard that does not count stays until its generation is collected", reason=str(error))

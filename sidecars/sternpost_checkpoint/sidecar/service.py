@@ -15,7 +15,7 @@ import structlog
 
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import StoreError
-from sternpost_checkpoint.format.names import GENERATIONS, index_name, shard_name
+from sternpost_checkpoint.format.names import GENERATIONS, index_name, rank_prefix
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.files import make_directory, write_json
 from sternpost_checkpoint.shm.layout import SlotHeader
@@ -203,7 +203,7 @@ class Service:
 
     def _sweep(self, rank: int) -> None:
         try:
-            swept = sum(self._catalog.store.sweep(GENERATIONS, name) for name in (shard_name(rank), index_name(rank)))
+            swept = sum(self._catalog.store.sweep(GENERATIONS, name) for name in (rank_prefix(rank), index_name(rank)))
         except StoreError as error:
             _log.warning("unfinished files stay", reason=str(error))
             return

@@ -104,6 +104,12 @@ def write_slot(
     return header
 
 
+def shard_of(storage: Path, step: int, *, run: int = 1, rank: int = 0) -> Path:
+    """The one shard of a rank in a generation."""
+    (found,) = (storage / "generations" / f"{step:012d}-r{run:06d}").glob(f"rank-{rank:05d}-*.shard")
+    return found
+
+
 def register_run(store: Store, number: int, restored_step: int = 0, attempt: int | None = None) -> None:
     """Register a run."""
     document = RunDocument(
@@ -153,10 +159,11 @@ class FaultyStore(Store):
         hit = number == self.at and self.error is not None
         if hit and not self.after:
             raise self.error
-        result = operation()
-        if hit:
-            raise self.error
-        return result
+        try:
+            return operation()
+        finally:
+            if hit:
+                raise self.error
 
     def put(self, name: str, pieces: Iterable[bytes | memoryview]) -> int:
         return self._do(lambda: self.inner.put(name, pieces))
@@ -332,7 +339,7 @@ def helpers() -> Any:
         pass
 
     made = Helpers()
-    for function in (until, write_slot, register_run, commit_generation, payload_of):
+    for function in (until, write_slot, register_run, commit_generation, payload_of, shard_of):
         setattr(made, function.__name__, function)
     made.FaultyStore = FaultyStore  # type: ignore[attr-defined]
     made.SimulatedCrashError = SimulatedCrashError  # type: ignore[attr-defined]
