@@ -160,6 +160,9 @@ def test_environment_of_every_container(make_job: MakeJob, images: Images) -> No
         "storage": "s3://bucket/gpt",
         "sharedMemory": "2Gi",
         "policy": "lossless",
+        "prefer": "balanced",
+        "maxChain": 8,
+        "peerReplication": True,
         "keep": 3,
     }
     policy = json.loads(environment(container(pod, "sternpost-eagle-eye"))["STERNPOST_EAGLE_EYE"])
