@@ -15,6 +15,7 @@ from sternpost_checkpoint.client.group import Group
 from sternpost_checkpoint.client.memory import Slots
 from sternpost_checkpoint.client.sidecar_link import SidecarError, SidecarLink
 from sternpost_checkpoint.client.tree import decode
+from sternpost_checkpoint.client.wanted import WantedState
 from sternpost_checkpoint.errors import CheckpointError, RestoreError
 from sternpost_checkpoint.format.table import Meta
 from sternpost_checkpoint.lineage import Generation
@@ -32,8 +33,10 @@ class Loaded:
     states: dict[str, Any]
 
 
-def agree_and_load(group: Group, link: SidecarLink, slots: Slots, *, replicated: bool) -> Loaded | None:
-    """Return the newest state that all ranks share; None when there is none at all.
+def agree_and_load(
+    group: Group, link: SidecarLink, slots: Slots, wanted: WantedState, *, replicated: bool
+) -> Loaded | None:
+    """Return the newest state that all ranks share; None when there is none at all. `wanted`: what this rank holds.
 
     Raises RestoreError when there are states but none that can be read: starting afresh would abandon them.
     """
@@ -45,7 +48,7 @@ def agree_and_load(group: Group, link: SidecarLink, slots: Slots, *, replicated:
     offers = [Offer(_generations(message["memory"]), _generations(message["storage"])) for message in messages]
     refused: dict[Generation, list[str]] = {}
     while (generation := choose(offers, refused)) is not None:
-        loaded, reason = _load(generation, link, slots, slot_of.get(generation))
+        loaded, reason = _load(generation, link, slots, slot_of.get(generation), wanted)
         reasons = [str(message) for message in group.exchange(reason) if message]
         if not reasons and loaded is not None:
             return loaded
@@ -124,33 +127,34 @@ def _offer(
 
 
 def _load(
-    generation: Generation, link: SidecarLink, slots: Slots, slot: int | None
+    generation: Generation, link: SidecarLink, slots: Slots, slot: int | None, wanted: WantedState
 ) -> tuple[Loaded | None, str | None]:
     source = "shared-memory"
     try:
         if slot is not None:
             try:
-                return _read(generation, slots, slot, source), None
+                return _read(generation, slots, slot, source, wanted), None
             except CheckpointError as error:
                 _log.warning("the state in shared memory is not used, the storage is asked: %s", error)
         source = "storage"
-        index = link.call({"type": "fetch", "step": generation.step, "run": generation.run})["slot"]
-        return _read(generation, slots, int(index), source), None
+        question: dict[str, Any] = {"type": "fetch", "step": generation.step, "run": generation.run}
+        if blocks := wanted.entries():
+            question["wanted"] = blocks
+        return _read(generation, slots, int(link.call(question)["slot"]), source, wanted), None
     except SidecarError as error:
         return None, f"{error.kind}: {error}"
     except CheckpointError as error:
         return None, str(error)
 
 
-def _read(generation: Generation, slots: Slots, index: int, source: str) -> Loaded:
+def _read(generation: Generation, slots: Slots, index: int, source: str, wanted: WantedState) -> Loaded:
     header = slots.headers().get(index)
     if header is None or Generation(*header.generation) != generation:
         raise RestoreError(f"slot {index} does not hold step {generation.step} of run {generation.run} any more")
     meta, views = slots.read(index, header)
-    # The model copies from the slot; everything else may keep what it is given, and the slot will be written again.
+    wanted.check(meta)
     tensors: list[torch.Tensor | None] = [
-        view if spec.role == "model" or view is None else view.clone()
-        for spec, view in zip(meta.tensors, views, strict=True)
+        wanted.assembled(spec, view) for spec, view in zip(meta.tensors, views, strict=True)
     ]
     states = {role: decode(tree, tensors) for role, tree in meta.trees.items()}
     slots.check_unchanged(index, header)
