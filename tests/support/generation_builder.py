@@ -74,6 +74,7 @@ class Builder:
             raw_bytes=0,
             stored_bytes=0,
             bases=[(parent.step, parent.run)] if parent is not None else [],
+            chain=max(self.chains[generation, rank] for rank in range(len(ranks))) if parent is not None else 0,
             ranks=entries,
         )
         self.store.put(manifest_path(generation), [manifest.to_bytes()])

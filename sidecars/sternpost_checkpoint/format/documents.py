@@ -126,7 +126,7 @@ class Index(Saved):
     """The entries that are in this rank's shard, in the order of the shard, one behind the other."""
     base: Base | None = None
     chain: int = Field(0, ge=0, le=MAX_CHAIN)
-    """Generations that one must read behind this one."""
+    """One more than the base's manifest says: at most so many generations must be read behind this one."""
     shard: str = Field(max_length=256)
     """File name of the shard."""
     shard_bytes: Size
@@ -205,6 +205,8 @@ class Manifest(Saved):
     stored_bytes: Size
     bases: list[tuple[Step, RunNumber]] = Field([], max_length=1_000_000)
     """Step and run of every parent of a rank's deltas, sorted, each once."""
+    chain: int = Field(0, ge=0, le=MAX_CHAIN)
+    """The longest of all ranks' chains."""
     ranks: list[RankEntry] = Field(min_length=1, max_length=1_000_000)
 
     @property
@@ -216,6 +218,8 @@ class Manifest(Saved):
     def _complete(self) -> Self:
         if self.bases != sorted(set(self.bases)):
             raise ValueError("the bases are not sorted, or one stands there twice")
+        if bool(self.bases) != (self.chain > 0):
+            raise ValueError(f"a chain of {self.chain} does not go with {len(self.bases)} bases")
         for parent in self.parents:
             check_older(parent, self.generation)
         if [entry.rank for entry in self.ranks] != list(range(self.world_size)):

@@ -133,6 +133,7 @@ def build_manifest(
         raw_bytes=sum(entry.raw_bytes for entry in ranks),
         stored_bytes=sum(entry.shard.bytes for entry in ranks),
         bases=sorted({(index.base.step, index.base.run) for index in indexes if index.base is not None}),
+        chain=max(index.chain for index in indexes),
         ranks=ranks,
     )
     return manifest, indexes
@@ -153,6 +154,8 @@ def check_bases(catalog: Catalog, indexes: list[Index]) -> None:
         manifests[parent] = manifest
         if index.rank >= manifest.world_size or manifest.ranks[index.rank].shard.hash != index.base.shard_hash:
             raise FormatError(f"{where} is not the one that it was encoded against")
+        if index.chain != manifest.chain + 1:
+            raise FormatError(f"{where} has a chain of {manifest.chain}, it says one of {index.chain}")
 
 
 def weights_hash(indexes: list[Index]) -> str:
