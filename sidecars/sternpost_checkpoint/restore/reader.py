@@ -99,11 +99,12 @@ class GenerationReader:
 
     def read(self, wanted: Iterable[Wanted], limits: Limits | None = None) -> None:
         """As `read_generation`."""
-        chosen = self._plan(list(wanted))
-        if chosen.missing:
-            item, reason = chosen.missing[0]
-            raise FormatError(f"{generation_folder(self.generation)}: {reason} (for rank {item.rank})")
-        self._run(chosen.pieces, limits or Limits())
+        self._run(self._chosen(list(wanted)), limits or Limits())
+
+    def check(self, wanted: Iterable[Wanted]) -> None:
+        """Raise what `read` would, as far as the documents tell it; their targets need not be there yet."""
+        for group in related(piece.holder for piece in self._chosen(list(wanted), dry=True)):
+            steps_for(self._archive, group)
 
     def tensors(
         self, do: Callable[[RankPart, TensorSpec, memoryview], None], limits: Limits | None = None
@@ -131,15 +132,22 @@ class GenerationReader:
             problems += [error for _, error in failed]
         return problems
 
-    def _plan(self, wanted: Sequence[Wanted]) -> Plan[StoredHolder]:
+    def _chosen(self, wanted: Sequence[Wanted], *, dry: bool = False) -> list[Piece[StoredHolder]]:
+        chosen = self._plan(wanted, dry=dry)
+        if chosen.missing:
+            item, reason = chosen.missing[0]
+            raise FormatError(f"{generation_folder(self.generation)}: {reason} (for rank {item.rank})")
+        return chosen.pieces
+
+    def _plan(self, wanted: Sequence[Wanted], *, dry: bool) -> Plan[StoredHolder]:
         """From as few ranks' indexes as there must be: the own ones first, then all."""
         world = self.manifest.world_size
         own = sorted({item.rank for item in wanted if 0 <= item.rank < world}) or [0]
         parts = [self.part(rank) for rank in own]
-        chosen = plan(wanted, (holder for part in parts for holder in part.holders()))
+        chosen = plan(wanted, (holder for part in parts for holder in part.holders()), dry=dry)
         if chosen.missing and len(own) < world:
             parts += [part for part in self.parts() if part.index.rank not in own]
-            chosen = plan(wanted, (holder for part in parts for holder in part.holders()))
+            chosen = plan(wanted, (holder for part in parts for holder in part.holders()), dry=dry)
         return chosen
 
     def _whole(self, group: Sequence[Piece[StoredHolder]]) -> _Work:

@@ -91,11 +91,11 @@ def is_public(spec: TensorSpec) -> bool:
     return spec.replicated or spec.shard is not None
 
 
-def plan(wanted: Iterable[Wanted], holders: Iterable[HolderT]) -> Plan[HolderT]:
+def plan(wanted: Iterable[Wanted], holders: Iterable[HolderT], *, dry: bool = False) -> Plan[HolderT]:
     """Choose what to read: of equal holders the first, so put the nearest first.
 
     A tensor that each rank has for itself comes from `Wanted.rank` alone. Raises FormatError for a target that does
-    not have the size of what is asked for.
+    not have the size of what is asked for; `dry`: there are no targets yet.
     """
     public: dict[str, list[HolderT]] = {}
     private: dict[tuple[str, int], HolderT] = {}
@@ -107,7 +107,7 @@ def plan(wanted: Iterable[Wanted], holders: Iterable[HolderT]) -> Plan[HolderT]:
     pieces: dict[int, Piece[HolderT]] = {}
     missing: list[tuple[Wanted, str]] = []
     for item in wanted:
-        _check_target(item)
+        _check_target(item, dry=dry)
         if item.block.elements == 0:
             continue
         own = private.get((item.name, item.rank))
@@ -147,11 +147,11 @@ def _choose(item: Wanted, candidates: Sequence[HolderT]) -> list[tuple[HolderT, 
     return [(holder, False) for holder in needed.values()]
 
 
-def _check_target(item: Wanted) -> None:
+def _check_target(item: Wanted, *, dry: bool) -> None:
     if item.dtype not in ITEM_BYTES:
         raise FormatError(f"{item.name!r}: unknown dtype {item.dtype!r}")
     size = item.block.elements * ITEM_BYTES[item.dtype]
-    if item.target.nbytes != size or item.target.readonly:
+    if not dry and (item.target.nbytes != size or item.target.readonly):
         raise FormatError(f"{item.name!r}: the buffer has {item.target.nbytes} bytes, not {size}, or is read-only")
     if item.start is not None and (
         len(item.start) != len(item.shape)

@@ -40,6 +40,11 @@ class Metrics:
             registry=registry,
         )
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What the page shows."""
+        return self._registry
+
     def failed(self, reason: str) -> None:
         """Show the newest problem, and only that."""
         self._problem.clear()

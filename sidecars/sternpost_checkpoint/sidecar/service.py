@@ -17,6 +17,7 @@ from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import StoreError
 from sternpost_checkpoint.format.names import GENERATIONS, index_name, rank_prefix
 from sternpost_checkpoint.lineage import Generation
+from sternpost_checkpoint.ring.ring import open_ring
 from sternpost_checkpoint.shm.files import make_directory, write_json
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.mailbox import Request, answer, pending_requests
@@ -73,8 +74,14 @@ class Service:
             clock=time.monotonic,
         )
         self._attempt = AttemptFile(config.control, config.job_uid)
+        self._ring = open_ring(config, self._catalog, self._metrics)
         self._answers = Answers(
-            self._catalog, config.job_uid, lambda: self._attempt.current, self._fetched, self._metrics.failed
+            self._catalog,
+            config.job_uid,
+            lambda: self._attempt.current,
+            self._fetched,
+            self._metrics.failed,
+            ring=self._ring,
         )
         self._folders: dict[int, RankFolder] = {}
         self._commits: list[PendingCommit] = []
@@ -95,10 +102,14 @@ class Service:
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
         _log.info("ready", storage=self._catalog.store.uri, shared_memory=str(self._config.shm))
+        if self._ring is not None:
+            self._ring.start()
         while not self._stop.is_set():
             self.tick(time.monotonic())
             self._stop.wait(POLL_SECONDS)
         self.drain()
+        if self._ring is not None:
+            self._ring.stop()
         self._heartbeat_stop.set()
         heartbeat.join()
 
@@ -114,6 +125,8 @@ class Service:
     def tick(self, now: float, *, drain: bool = False) -> bool:
         """Start whatever can be started; True while there is something to do or being done."""
         self._reap()
+        if self._ring is not None:
+            self._ring.tick(now)
         if now - self._attempt_read_at >= ATTEMPT_SECONDS or drain:
             self._attempt_read_at = now
             self._discover()
@@ -218,10 +231,13 @@ class Service:
         if self._attempt.current is not None:
             _log.info("attempt", attempt=self._attempt.current.id)
 
-    def _fetched(self, rank: int, index: int, header: SlotHeader) -> None:
+    def _fetched(self, rank: int, index: int, header: SlotHeader, committed: bool) -> None:  # as Answers calls it
         folder = self._folders.get(rank)
-        if folder is not None:
+        if folder is not None and committed:
             folder.mark(index, header, Progress.COMMITTED)
+        elif not committed:
+            # From memory: it is stored in place of the worker that is lost, and bears the attempt that saved it.
+            self._fence.pending |= {(rank, header.sequence)}
 
     def _answer(self, folder: RankFolder, requests: list[Request]) -> None:
         try:
@@ -236,6 +252,8 @@ class Service:
 
     def _persist(self, folder: RankFolder, save: Save) -> None:
         try:
+            if self._ring is not None:
+                self._ring.on_ready_slot(save.rank, save.index, save.header)
             if self._jobs.persist(folder, save):
                 generation = Generation(*save.header.generation)
                 self._add_commit(PendingCommit(save.rank, generation, save.header.world_size, save.header))
