@@ -65,7 +65,8 @@ class _Facts:
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         self.tensors = tensors
         self.kinds = list(map(type, tensors))
-        distributed = [number for number, kind in enumerate(self.kinds) if issubclass(kind, DTensor)]
+        kinds = {kind for kind in set(self.kinds) if issubclass(kind, DTensor)}
+        distributed = [number for number, kind in enumerate(self.kinds) if kind in kinds] if kinds else []
         self.blocks = [facts_of(tensors[number]) for number in distributed]
         self.locals = tensors
         if distributed:
