@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 
 from sternpost_checkpoint.adaptive.chains import reachable
-from sternpost_checkpoint.catalog import Catalog
+from sternpost_checkpoint.catalog import Catalog, GenerationFiles
 from sternpost_checkpoint.errors import FormatError, NotFoundError
 from sternpost_checkpoint.format.names import LEDGER, MANIFEST, generation_folder
 from sternpost_checkpoint.lineage import Generation, Run, eligible
@@ -52,28 +52,35 @@ def collectable(
     return sorted(garbage)
 
 
+def garbage_of(catalog: Catalog, keep: int) -> list[GenerationFiles]:
+    """What `collect` would remove, oldest first."""
+    found = catalog.generations()
+    # After the generations: one that became abandoned meanwhile may go, the other way round a new one could.
+    runs = catalog.runs()
+    garbage = set(
+        collectable(
+            (files.generation for files in found if files.complete),
+            (files.generation for files in found if not files.complete),
+            runs,
+            keep,
+            catalog.parents,
+        )
+    )
+    return [files for files in found if files.generation in garbage]
+
+
 def collect(catalog: Catalog, keep: int) -> list[Generation]:
     """Remove what is collectable; returns it. A crash in between leaves incomplete generations for the next time.
 
     Youngest first: whatever is left at any moment still has its bases.
     """
-    found = catalog.generations()
-    # After the generations: one that became abandoned meanwhile may go, the other way round a new one could.
-    runs = catalog.runs()
-    garbage = collectable(
-        (files.generation for files in found if files.complete),
-        (files.generation for files in found if not files.complete),
-        runs,
-        keep,
-        catalog.parents,
-    )
-    files_of = {files.generation: files.files for files in found}
-    for generation in reversed(garbage):
-        folder = generation_folder(generation)
+    garbage = garbage_of(catalog, keep)
+    for files in reversed(garbage):
+        folder = generation_folder(files.generation)
         # The manifest first: what is half removed must not look complete.
-        for name in sorted(files_of[generation], key=lambda name: name != MANIFEST):
+        for name in sorted(files.files, key=lambda name: name != MANIFEST):
             catalog.store.delete(folder + name)
     entries = catalog.store.list(LEDGER)
     for entry in entries[: max(len(entries) - LEDGER_ENTRIES, 0)]:
         catalog.store.delete(entry.name)
-    return garbage
+    return [files.generation for files in garbage]

@@ -46,6 +46,7 @@ class KeptState:
     shard_hash: str = ""
     chain: int = 0
     """Of the generation's manifest."""
+    dropped: bool = False
 
 
 @dataclass
@@ -97,9 +98,10 @@ class BaseKeeper:
             self.candidate = state
 
     def drop(self, state: KeptState | None) -> None:
-        """The save came to nothing."""
-        if state is not None:
-            self._put_aside(state.memory)
+        """The save came to nothing. Its memory is not used again: an encoding thread may still be writing there."""
+        if state is not None and not state.dropped:
+            state.dropped = True
+            self.budget.release(len(state.memory))
 
     def promote(self, chain: int) -> None:
         """The candidate is committed, with so long a chain: it is the base now."""

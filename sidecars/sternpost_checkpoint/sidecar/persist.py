@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import structlog
 import xxhash
 
-from sternpost_checkpoint.codec.base import PIECE_BYTES, Codec, by_name
-from sternpost_checkpoint.codec.planes import PlanesCodec
-from sternpost_checkpoint.codec.raw import RawCodec
+from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import CheckpointError, FormatError, NotFoundError
-from sternpost_checkpoint.format.documents import MAX_DOCUMENT_BYTES, Index, StoredTensor, parse
+from sternpost_checkpoint.format.documents import MAX_DOCUMENT_BYTES, Index, parse
 from sternpost_checkpoint.format.names import generation_folder, index_name, shard_name
-from sternpost_checkpoint.format.shard import SHARD_HEADER
-from sternpost_checkpoint.format.table import TensorSpec
+from sternpost_checkpoint.format.table import Meta
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.slot import Slot
+from sternpost_checkpoint.sidecar.encode import Piece
+from sternpost_checkpoint.sidecar.encoder import Encoding, RankEncoder
 from sternpost_checkpoint.store.base import Store
 
 _log = structlog.get_logger()
-
-SMALL_BYTES = 1024
-"""Below it, compression is not worth its headers."""
-WORTH_RATIO = 1.02
 
 
 @dataclass(frozen=True)
@@ -37,66 +33,9 @@ class Persisted:
     raw_bytes: int
     stored_bytes: int
     payload_hash: str
-
-
-class _ShardWriter:
-    """Encodes a slot piece by piece, and keeps the table of what it has yielded."""
-
-    def __init__(self, slot: Slot, header: SlotHeader, tensors: tuple[TensorSpec, ...]) -> None:
-        self._slot = slot
-        self._header = header
-        self._tensors = tensors
-        self._hash = xxhash.xxh3_128()
-        self.stored: list[StoredTensor] = []
-        self.bytes = 0
-        self.raw_bytes = 0
-
-    @property
-    def hash(self) -> str:
-        """Of everything yielded."""
-        return self._hash.hexdigest()
-
-    def pieces(self) -> Iterator[bytes | memoryview]:
-        """Yield the whole shard. Raises TornSlotError at its end when the slot did not stay as it was."""
-        yield self._count(SHARD_HEADER)
-        payload = self._slot.payload(self._header)
-        for number, spec in enumerate(self._tensors):
-            if spec.stored:
-                yield from self._tensor(number, spec, payload[spec.offset : spec.offset + spec.bytes])
-        # Before the store makes it visible: what a writer got at in between must not have a name.
-        self._slot.check_unchanged(self._header)
-
-    def _tensor(self, number: int, spec: TensorSpec, raw: memoryview) -> Iterator[bytes | memoryview]:
-        codec = choose_codec(spec, raw)
-        offset, stored_hash = self.bytes, xxhash.xxh3_128()
-        for piece in codec.encode(raw, spec.dtype):
-            stored_hash.update(piece)
-            yield self._count(piece)
-        self.raw_bytes += spec.bytes
-        self.stored.append(
-            StoredTensor(
-                tensor=number,
-                codec=codec.name,
-                offset=offset,
-                stored_bytes=self.bytes - offset,
-                raw_hash=xxhash.xxh3_128_hexdigest(raw),
-                stored_hash=stored_hash.hexdigest(),
-            )
-        )
-
-    def _count(self, piece: bytes | memoryview) -> bytes | memoryview:
-        self._hash.update(piece)
-        self.bytes += len(piece)
-        return piece
-
-
-def choose_codec(spec: TensorSpec, raw: memoryview) -> Codec:
-    """Pick the codec from a sample of the tensor: compression must pay."""
-    if spec.bytes < SMALL_BYTES:
-        return RawCodec()
-    sample = raw[: min(len(raw), PIECE_BYTES // 16)]
-    encoded = sum(len(piece) for piece in PlanesCodec().encode(sample, spec.dtype))
-    return by_name(PlanesCodec.name) if encoded * WORTH_RATIO <= len(sample) else RawCodec()
+    seconds: float = 0.0
+    encoding: Encoding | None = None
+    """None when an earlier try had stored it all."""
 
 
 def finite(value: float) -> float | None:
@@ -104,54 +43,105 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def persist(store: Store, slot: Slot, header: SlotHeader, job_uid: str) -> Persisted:
-    """Store this rank's shard, then its index; where the index is there already, an earlier try has done it.
+@dataclass(frozen=True)
+class Persist:
+    """Makes the saves of one rank durable, one after the other."""
 
-    The index is the only name that two writers of one rank could both want, and it is put if absent: whoever comes
-    second takes what the first has stored. Raises StoreError, TornSlotError, FormatError.
+    catalog: Catalog
+    encoder: RankEncoder
+    job_uid: str
+
+    def __call__(
+        self,
+        slot: Slot,
+        header: SlotHeader,
+        *,
+        before_index: Callable[[], None] = lambda: None,
+        started: Callable[[Encoding], None] = lambda _: None,
+    ) -> Persisted:
+        """Store this rank's shard, then its index; where the index is there already, an earlier try has done it.
+
+        The index is the only name that two writers of one rank could both want, and it is put if absent: whoever comes
+        second takes what the first has stored. `before_index` is called when the shard is there, and may wait; `started` is
+        given the encoding before its first piece. Raises StoreError, TornSlotError, FormatError.
+        """
+        store, generation = self.catalog.store, Generation(*header.generation)
+        if stored_before(store, header) is not None:
+            payload_hash = xxhash.xxh3_128_hexdigest(slot.payload(header))
+            slot.check_unchanged(header)
+            self.encoder.stored_before(generation)
+            return Persisted(0, 0, payload_hash)
+        begun = time.perf_counter()
+        meta = slot.meta(header)
+        payload = slot.payload(header)
+        on_line = self.encoder.look_at(self.catalog, header.rank)
+        encoding = self.encoder.begin(meta.tensors, payload, generation, on_line=on_line)
+        shard = shard_name(header.rank, secrets.token_hex(8))
+        try:
+            started(encoding)
+            self._put_shard(generation_folder(generation) + shard, slot, header, encoding)
+            encoding.durable()
+            payload_hash = xxhash.xxh3_128_hexdigest(payload)
+            slot.check_unchanged(header)
+            before_index()
+            won = put_index(store, header, self._index(header, meta, shard, encoding))
+        except (CheckpointError, OSError):
+            self.encoder.failed(encoding)
+            raise
+        if not won:
+            self.encoder.failed(encoding)
+            self.encoder.stored_before(generation)
+            return Persisted(0, 0, payload_hash)
+        seconds = time.perf_counter() - begun
+        self.encoder.stored(encoding, generation, seconds, header.saved_at)
+        return Persisted(encoding.raw_bytes, encoding.bytes, payload_hash, seconds, encoding)
+
+    def _put_shard(self, name: str, slot: Slot, header: SlotHeader, encoding: Encoding) -> None:
+        def pieces() -> Generator[Piece, None, None]:
+            yield from encoding.pieces()
+            # Before the store makes it visible: what a writer got at in between must not have a name.
+            slot.check_unchanged(header)
+
+        made = pieces()
+        try:
+            self.catalog.store.put(name, made)
+        except (CheckpointError, OSError):
+            _remove(self.catalog.store, name)
+            raise
+        finally:
+            made.close()  # lets the encoding threads go, whatever the store has left of it
+
+    def _index(self, header: SlotHeader, meta: Meta, shard: str, encoding: Encoding) -> Index:
+        return Index(
+            step=header.step,
+            run=header.run,
+            job_uid=self.job_uid,
+            attempt_number=header.attempt_number,
+            attempt_id=header.attempt_id,
+            world_size=header.world_size,
+            saved_at=header.saved_at,
+            rank=header.rank,
+            sequence=header.sequence,
+            blocked_seconds=finite(header.blocked_seconds),
+            memcpy_floor_seconds=finite(header.memcpy_floor_seconds),
+            replicated=meta.replicated,
+            trees=meta.trees,
+            tensors=[spec.to_json() for spec in meta.tensors],
+            stored=encoding.stored,
+            base=encoding.base,
+            chain=encoding.chain,
+            shard=shard,
+            shard_bytes=encoding.bytes,
+            shard_hash=encoding.hash,
+            raw_bytes=encoding.raw_bytes,
+        )
+
+
+def put_index(store: Store, header: SlotHeader, index: Index) -> bool:
+    """Put the index, which makes the shard count; False when another one was faster.
+
+    The shard is removed when it is certain that it does not count.
     """
-    folder = generation_folder(Generation(*header.generation))
-    if stored_before(store, header) is not None:
-        payload_hash = xxhash.xxh3_128_hexdigest(slot.payload(header))
-        slot.check_unchanged(header)
-        return Persisted(0, 0, payload_hash)
-    meta = slot.meta(header)
-    writer = _ShardWriter(slot, header, meta.tensors)
-    shard = shard_name(header.rank, secrets.token_hex(8))
-    try:
-        store.put(folder + shard, writer.pieces())
-        payload_hash = xxhash.xxh3_128_hexdigest(slot.payload(header))
-        slot.check_unchanged(header)
-    except (CheckpointError, OSError):
-        _remove(store, folder + shard)
-        raise
-    index = Index(
-        step=header.step,
-        run=header.run,
-        job_uid=job_uid,
-        attempt_number=header.attempt_number,
-        attempt_id=header.attempt_id,
-        world_size=header.world_size,
-        saved_at=header.saved_at,
-        rank=header.rank,
-        sequence=header.sequence,
-        blocked_seconds=finite(header.blocked_seconds),
-        memcpy_floor_seconds=finite(header.memcpy_floor_seconds),
-        replicated=meta.replicated,
-        trees=meta.trees,
-        tensors=[spec.to_json() for spec in meta.tensors],
-        stored=writer.stored,
-        shard=shard,
-        shard_bytes=writer.bytes,
-        shard_hash=writer.hash,
-        raw_bytes=writer.raw_bytes,
-    )
-    put_index(store, header, index)
-    return Persisted(writer.raw_bytes, writer.bytes, payload_hash)
-
-
-def put_index(store: Store, header: SlotHeader, index: Index) -> None:
-    """Put the index, which makes the shard count. The shard is removed when it is certain that it does not."""
     folder = generation_folder(index.generation)
     try:
         won = store.put_if_absent(folder + index_name(index.rank), index.to_bytes())
@@ -164,6 +154,7 @@ def put_index(store: Store, header: SlotHeader, index: Index) -> None:
         _remove(store, folder + index.shard)
         if stored_before(store, header) is None:
             raise NotFoundError(f"{folder}{index_name(index.rank)} was there and is gone again")
+    return won
 
 
 def stored_before(store: Store, header: SlotHeader) -> Index | None:

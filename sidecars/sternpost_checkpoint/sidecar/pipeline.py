@@ -82,8 +82,10 @@ class _Lane(Generic[ItemT]):
     def take(self) -> ItemT | None:
         """The next item; None at the end. Raises what the encoder raised."""
         with self._changed:
-            while not self._items and not self._finished:
+            while not self._items and not self._finished and not self._closed:
                 self._changed.wait()
+            if self._closed:
+                raise CancelledError("the save was given up")
             if not self._items:
                 if self._error is not None:
                     raise self._error
@@ -109,39 +111,42 @@ class _Lane(Generic[ItemT]):
             self._memory.release(amount)
 
 
-def stream(
-    requests: Sequence[Request[ItemT]],
-    *,
-    memory: Budget,
-    processors: Budget,
-    size: Callable[[ItemT], int],
-    waits: Waits | None = None,
-) -> Iterator[ItemT]:
-    """Yield the items of all requests, in their order. Close the iterator to give the rest up.
+class Stream(Generic[ItemT]):
+    """The items of all requests, in their order, encoded while they are taken."""
 
-    `size`: bytes of an item while it waits. Raises what a request raises.
-    """
-    waits = waits if waits is not None else Waits()
-    cancelled = threading.Event()
-    lanes = [_Lane[ItemT](memory, size) for _ in requests]
-    workers = _Encoders(requests, lanes, memory, processors, cancelled, waits)
-    for _ in range(min(processors.total, len(requests))):
-        threading.Thread(target=workers.work, name="encode", daemon=True).start()
-    try:
-        for lane in lanes:
-            while True:
-                started = time.perf_counter()
-                item = lane.take()
-                waits.encoder += time.perf_counter() - started
-                if item is None:
-                    break
-                yield item
-    finally:
-        cancelled.set()
-        for lane in lanes:
+    def __init__(
+        self, requests: Sequence[Request[ItemT]], *, memory: Budget, processors: Budget, size: Callable[[ItemT], int]
+    ) -> None:
+        self.waits = Waits()
+        self._cancelled = threading.Event()
+        self._memory, self._processors = memory, processors
+        self._lanes = [_Lane[ItemT](memory, size) for _ in requests]
+        self._encoders = _Encoders(requests, self._lanes, memory, processors, self._cancelled, self.waits)
+        self._threads = min(processors.total, len(requests))
+
+    def items(self) -> Iterator[ItemT]:
+        """Start encoding, and yield. Raises what a request raises, and CancelledError after `cancel`."""
+        for _ in range(self._threads):
+            threading.Thread(target=self._encoders.work, name="encode", daemon=True).start()
+        try:
+            for lane in self._lanes:
+                while True:
+                    started = time.perf_counter()
+                    item = lane.take()
+                    self.waits.encoder += time.perf_counter() - started
+                    if item is None:
+                        break
+                    yield item
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Give up what is not taken yet, and all its memory. From any thread, any number of times."""
+        self._cancelled.set()
+        for lane in self._lanes:
             lane.close()
-        memory.wake()
-        processors.wake()
+        self._memory.wake()
+        self._processors.wake()
 
 
 @dataclass

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sternpost_checkpoint.sidecar.budget import Budget, CancelledError
-from sternpost_checkpoint.sidecar.pipeline import Request, Waits, stream
+from sternpost_checkpoint.sidecar.pipeline import Request, Stream
 
 
 class Meter:
@@ -49,7 +49,7 @@ def test_everything_comes_in_order_and_within_the_budget(
     meter, memory, processors = Meter(), Budget(total), Budget(threads)
     requests = [request(meter, number, pieces, costs[number]) for number, pieces in enumerate(sizes)]
     taken = []
-    for item in stream(requests, memory=memory, processors=processors, size=lambda item: item[2]):
+    for item in Stream(requests, memory=memory, processors=processors, size=lambda item: item[2]).items():
         taken.append(item[:2])
         meter.add(-item[2])
     assert taken == [(number, position) for number, pieces in enumerate(sizes) for position in range(len(pieces))]
@@ -61,8 +61,8 @@ def test_everything_comes_in_order_and_within_the_budget(
 def test_a_slow_store_holds_the_encoders_back() -> None:
     meter, memory = Meter(), Budget(100)
     requests = [request(meter, number, [40] * 10, 80) for number in range(5)]
-    waits = Waits()
-    items = stream(requests, memory=memory, processors=Budget(2), size=lambda item: item[2], waits=waits)
+    stream = Stream(requests, memory=memory, processors=Budget(2), size=lambda item: item[2])
+    items = stream.items()
     meter.add(-next(items)[2])
     deadline = time.monotonic() + 5
     while meter.now < 100 and time.monotonic() < deadline:
@@ -72,7 +72,7 @@ def test_a_slow_store_holds_the_encoders_back() -> None:
     for item in items:
         meter.add(-item[2])
     assert memory.used == 0
-    assert waits.store > 0
+    assert stream.waits.store > 0
 
 
 def test_an_error_of_an_encoder_is_raised_where_its_item_is_taken() -> None:
@@ -81,14 +81,15 @@ def test_an_error_of_an_encoder_is_raised_where_its_item_is_taken() -> None:
         raise ValueError("broken")
 
     memory = Budget(10)
-    items = stream([Request(5, broken)], memory=memory, processors=Budget(1), size=len)
+    items = Stream([Request(5, broken)], memory=memory, processors=Budget(1), size=len).items()
     assert next(items) == b"first"
     with pytest.raises(ValueError, match="broken"):
         next(items)
     assert memory.used == 0
 
 
-def test_closing_lets_everyone_go() -> None:
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_giving_up_lets_everyone_go(how: str) -> None:
     ended = threading.Semaphore(0)
 
     def endless() -> Iterator[bytes]:
@@ -99,9 +100,15 @@ def test_closing_lets_everyone_go() -> None:
             ended.release()
 
     memory, processors = Budget(30), Budget(3)
-    items = stream([Request(20, endless) for _ in range(8)], memory=memory, processors=processors, size=len)
+    stream = Stream([Request(20, endless) for _ in range(8)], memory=memory, processors=processors, size=len)
+    items = stream.items()
     next(items)
-    items.close()  # type: ignore[attr-defined]
+    if how == "close":
+        items.close()  # type: ignore[attr-defined]
+    else:
+        stream.cancel()
+        with pytest.raises(CancelledError):
+            next(items)
     assert ended.acquire(timeout=5)
     deadline = time.monotonic() + 5
     while (memory.used or processors.used or memory.waiting) and time.monotonic() < deadline:

@@ -1,0 +1,162 @@
+"""Encoding a planned tensor: the pieces, then what the index says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import xxhash
+
+from sternpost_checkpoint.adaptive.choice import RAW, Choice, choose
+from sternpost_checkpoint.adaptive.policy import CodecPolicy
+from sternpost_checkpoint.adaptive.pressure import Pressure
+from sternpost_checkpoint.codec.base import PIECE_BYTES, NotEncodable, by_name
+from sternpost_checkpoint.sidecar.bases import KeptState
+from sternpost_checkpoint.sidecar.plan import Planned
+from sternpost_checkpoint.sidecar.trials import Inputs, TrialBook
+
+Piece = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Part:
+    """Stands behind the pieces of a tensor: what became of it."""
+
+    number: int
+    """Index into the table."""
+    name: str
+    codec: str
+    delta: bool
+    companion: int | None
+    raw_hash: str
+    raw_bytes: int
+    reason: str
+    update_error: float | None = None
+
+
+Item = Piece | Part
+
+
+def item_bytes(item: Item) -> int:
+    """What an item takes while it waits."""
+    return 0 if isinstance(item, Part) else memoryview(item).nbytes
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What encoding needs to know besides the tensor. Used by several threads."""
+
+    policy: CodecPolicy
+    pressure: Pressure
+    book: TrialBook
+    kept: KeptState | None
+    """Where the decoded bytes go, for the next save."""
+
+    def encode(self, planned: Planned) -> Iterator[Item]:
+        """Yield the stored bytes of one tensor, and its Part last."""
+        inputs = self._keep(planned.inputs)
+        size, started = 0, time.perf_counter()
+        choice, pieces = self._begin(planned, inputs)
+        seconds = time.perf_counter() - started
+        while True:
+            started = time.perf_counter()
+            piece = next(pieces, None)
+            seconds += time.perf_counter() - started  # not what passes while the piece waits
+            if piece is None:
+                break
+            size += memoryview(piece).nbytes
+            yield piece
+        spec = inputs.spec
+        if not planned.rivals:
+            self.book.speeds.observe(choice.codec, spec.dtype, planned.evidence.changed, spec.bytes, seconds)
+        if spec.bytes:
+            self.book.learn(spec.name, choice.codec, size / spec.bytes)
+        yield Part(
+            number=planned.number,
+            name=spec.name,
+            codec=choice.codec,
+            delta=choice.delta,
+            companion=inputs.role.companion if choice.companion else None,
+            raw_hash=xxhash.xxh3_128_hexdigest(inputs.raw),
+            raw_bytes=spec.bytes,
+            reason=choice.reason,
+        )
+
+    def _keep(self, inputs: Inputs) -> Inputs:
+        kept = self.kept.tensors.get(inputs.spec.name) if self.kept is not None else None
+        if kept is None:
+            return inputs
+        # What is encoded and what is kept are one copy: whatever the slot's writer does meanwhile, they agree.
+        kept.raw[:] = inputs.raw
+        kept.filled = True
+        return replace(inputs, raw=kept.raw)
+
+    def _begin(self, planned: Planned, inputs: Inputs) -> tuple[Choice, Iterator[Piece]]:
+        if planned.rivals:
+            return self._smallest(planned, inputs)
+        choice, evidence = planned.choice, planned.evidence
+        while True:
+            try:
+                pieces = pieces_of(choice.codec, inputs)
+                first = next(pieces, None)
+            except NotEncodable as error:
+                others = tuple(trial for trial in evidence.trials if trial.codec != choice.codec)
+                evidence = replace(evidence, trials=others)
+                refused = choice.codec
+                choice = choose(evidence, self.policy, self.pressure, delta=planned.delta)
+                choice = replace(choice, reason=f"{choice.reason}; not {refused}: {error}"[:200])
+                continue
+            return self._unless_larger(choice, inputs, first, pieces)
+
+    @staticmethod
+    def _unless_larger(
+        choice: Choice, inputs: Inputs, first: Piece | None, rest: Iterator[Piece]
+    ) -> tuple[Choice, Iterator[Piece]]:
+        """A tensor of one piece has been encoded whole by now: then it is known whether it was worth it."""
+        if choice.codec != RAW and first is not None and len(inputs.raw) <= PIECE_BYTES:
+            pieces = [first, *rest]
+            if sum(memoryview(piece).nbytes for piece in pieces) >= len(inputs.raw):
+                return raw_choice(choice, "grew"), pieces_of(RAW, inputs)
+            return choice, iter(pieces)
+        return choice, _chained(first, rest)
+
+    def _smallest(self, planned: Planned, inputs: Inputs) -> tuple[Choice, Iterator[Piece]]:
+        """Encode by every codec that comes close, and take what is smallest."""
+        best: tuple[int, Choice, Sequence[Piece]] | None = None
+        for name in (planned.choice.codec, *planned.rivals):
+            codec = by_name(name)
+            try:
+                pieces = list(pieces_of(name, inputs))
+            except NotEncodable:
+                continue
+            size = sum(memoryview(piece).nbytes for piece in pieces)
+            if best is None or size < best[0]:
+                choice = replace(planned.choice, codec=name, delta=codec.needs_base, companion=codec.needs_companion)
+                best = size, choice, pieces
+        if best is None or best[0] >= len(inputs.raw):
+            return raw_choice(planned.choice, "nothing gains"), pieces_of(RAW, inputs)
+        return best[1], iter(best[2])
+
+
+def raw_choice(choice: Choice, why: str) -> Choice:
+    """Raw, in place of `choice`."""
+    return Choice(RAW, delta=False, companion=False, share=1.0, reason=f"{choice.reason}; {why}"[:200])
+
+
+def pieces_of(name: str, inputs: Inputs) -> Iterator[Piece]:
+    """Encode by the codec `name`. Raises NotEncodable at the latest with the first piece."""
+    codec = by_name(name)
+    return codec.encode(
+        inputs.raw,
+        inputs.spec.dtype,
+        base=inputs.base if codec.needs_base else None,
+        companion=inputs.companion if codec.needs_companion else None,
+        companion_dtype=inputs.companion_dtype if codec.needs_companion else None,
+    )
+
+
+def _chained(first: Piece | None, rest: Iterator[Piece]) -> Iterator[Piece]:
+    if first is not None:
+        yield first
+    yield from rest

@@ -1,0 +1,206 @@
+"""Trying the codecs on a sample of each tensor, and remembering what came of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+
+from sternpost_checkpoint.adaptive.choice import RAW
+from sternpost_checkpoint.adaptive.evidence import Evidence, Trial
+from sternpost_checkpoint.adaptive.kinds import Role
+from sternpost_checkpoint.codec.base import NotEncodable, by_name, names
+from sternpost_checkpoint.format.table import TensorSpec
+from sternpost_checkpoint.sidecar.samples import Sample, changed_share, entropy_bits, sample_of
+
+SMALL_BYTES = 1024
+"""Below it, compression is not worth its headers."""
+REMEMBERED_SAVES = 8
+"""After so many saves the codecs are tried again, even if the changed share stays the same."""
+SIMILAR_CHANGE = 0.15
+"""The codecs are tried again when the changed share has changed by more than this, relative,"""
+NEGLIGIBLE_CHANGE = 0.005
+"""and by more than this."""
+MASK_LIMIT = 0.9
+"""A mask of more changed elements than this does not pay."""
+_SMOOTHING = 0.7
+
+PRIOR_SPEEDS = {
+    "raw": 5e9,
+    "zstd-planes": 350e6,
+    "mask": 2.5e9,
+    "mask-zstd": 600e6,
+    "xor-planes": 450e6,
+    "low-bits": 900e6,
+    "float-ans": 500e6,
+    "diff-ans": 500e6,
+}
+"""Raw bytes a second of one thread, until measured."""
+UNKNOWN_SPEED = 300e6
+
+
+@dataclass
+class Inputs:
+    """One tensor, and what it may be encoded against."""
+
+    spec: TensorSpec
+    role: Role
+    raw: memoryview
+    base: memoryview | None = None
+    base_behind: float = 0.0
+    """Stored bytes that must be read to decode the base."""
+    companion: memoryview | None = None
+    companion_dtype: str | None = None
+
+    def sampled(self, sample: Sample) -> Inputs:
+        """The same elements of all of them."""
+        cut = replace(self, raw=sample.of(self.raw, self.spec.dtype))
+        if self.base is not None:
+            cut.base = sample.of(self.base, self.spec.dtype)
+        if self.companion is not None and self.companion_dtype is not None:
+            cut.companion = sample.of(self.companion, self.companion_dtype)
+        return cut
+
+
+class Speeds:
+    """How fast each codec was here. For several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int], float] = {}
+        self._lock = threading.Lock()
+
+    def of(self, codec: str, dtype: str, changed: float | None) -> float:
+        """Raw bytes that a thread encodes in a second."""
+        return self._known.get(self._key(codec, dtype, changed), PRIOR_SPEEDS.get(codec, UNKNOWN_SPEED))
+
+    def observe(self, codec: str, dtype: str, changed: float | None, size: int, seconds: float) -> None:
+        """Learn from a whole tensor; small ones say too little."""
+        if size < 2**16 or seconds <= 0:
+            return
+        key = self._key(codec, dtype, changed)
+        with self._lock:
+            before = self._known.get(key, PRIOR_SPEEDS.get(codec, UNKNOWN_SPEED))
+            # A thread that lost the processor for a while was not slow: one bad moment must not count in full.
+            now = min(max(size / seconds, before / 4), before * 4)
+            self._known[key] = before**_SMOOTHING * now ** (1 - _SMOOTHING)
+
+    @staticmethod
+    def _key(codec: str, dtype: str, changed: float | None) -> tuple[str, str, int]:
+        return codec, dtype, 0 if changed is None else 1 + int(min(changed, 0.999) * 5)
+
+
+@dataclass
+class _Memo:
+    """What was found for a tensor, and when."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    bases: tuple[bool, bool]
+    changed: float | None
+    entropy: float
+    shares: dict[str, float]
+    age: int = 0
+
+
+@dataclass
+class TrialBook:
+    """The evidence for each tensor of a rank. One thread uses it, but for `speeds`."""
+
+    speeds: Speeds = field(default_factory=Speeds)
+    thorough: bool = False
+    """Larger samples, and nothing remembered."""
+    _memos: dict[str, _Memo] = field(default_factory=dict)
+
+    def evidence(self, inputs: Inputs) -> Evidence:
+        """Measure one tensor, as far as what is remembered does not do."""
+        spec = inputs.spec
+        plain = Evidence(spec.name, spec.bytes, spec.dtype, inputs.role.kind)
+        if spec.bytes < SMALL_BYTES:
+            return plain
+        cut = inputs.sampled(sample_of(spec.bytes, spec.dtype, thorough=self.thorough))
+        changed = changed_share(cut.raw, cut.base, spec.dtype) if cut.base is not None else None
+        memo = self._memos.get(spec.name)
+        if memo is None or self.thorough or not _still_true(memo, inputs, changed):
+            memo = _Memo(
+                spec.shape,
+                spec.dtype,
+                (inputs.base is not None, inputs.companion is not None),
+                changed,
+                entropy_bits(cut.raw, spec.dtype),
+                _tried(cut, changed),
+            )
+            self._memos[spec.name] = memo
+        memo.age += 1
+        trials = [
+            Trial(
+                name,
+                share,
+                self.speeds.of(name, spec.dtype, changed),
+                delta=by_name(name).needs_base,
+                companion=by_name(name).needs_companion,
+            )
+            for name, share in memo.shares.items()
+        ]
+        return replace(
+            plain,
+            trials=tuple(trials),
+            changed=changed,
+            entropy=memo.entropy,
+            chain_share=inputs.base_behind / spec.bytes,
+        )
+
+    def learn(self, name: str, codec: str, share: float) -> None:
+        """The whole tensor came to this share; better than any sample could tell."""
+        memo = self._memos.get(name)
+        if memo is not None and codec in memo.shares:
+            memo.shares[codec] = share
+
+    def forget_others(self, names_kept: set[str]) -> None:
+        """Forget the tensors that are not in the state any more."""
+        for name in self._memos.keys() - names_kept:
+            del self._memos[name]
+
+
+def _still_true(memo: _Memo, inputs: Inputs, changed: float | None) -> bool:
+    bases = (inputs.base is not None, inputs.companion is not None)
+    if (memo.shape, memo.dtype, memo.bases) != (inputs.spec.shape, inputs.spec.dtype, bases):
+        return False
+    if memo.age >= REMEMBERED_SAVES or (memo.changed is None) != (changed is None):
+        return False
+    if changed is None or memo.changed is None:
+        return True
+    return abs(changed - memo.changed) <= max(SIMILAR_CHANGE * memo.changed, NEGLIGIBLE_CHANGE)
+
+
+def _tried(cut: Inputs, changed: float | None) -> dict[str, float]:
+    """Stored bytes for each raw byte of the sample, for every lossless codec that takes it."""
+    shares = {}
+    for name in names():
+        try:
+            codec = by_name(name)
+        except ModuleNotFoundError:  # TEMPORARY
+            continue
+        if name == RAW or not codec.lossless:
+            continue
+        if (codec.needs_base and cut.base is None) or (codec.needs_companion and cut.companion is None):
+            continue
+        if name.startswith("mask") and (changed or 0.0) > MASK_LIMIT:
+            continue
+        try:
+            size = encoded_bytes(name, cut)
+        except NotEncodable:
+            continue
+        shares[name] = size / len(cut.raw)
+    return shares
+
+
+def encoded_bytes(name: str, inputs: Inputs) -> int:
+    """Stored bytes of one codec. Raises NotEncodable."""
+    codec = by_name(name)
+    pieces = codec.encode(
+        inputs.raw,
+        inputs.spec.dtype,
+        base=inputs.base if codec.needs_base else None,
+        companion=inputs.companion if codec.needs_companion else None,
+        companion_dtype=inputs.companion_dtype if codec.needs_companion else None,
+    )
+    return sum(memoryview(piece).nbytes for piece in pieces)
