@@ -26,7 +26,9 @@ CLOCKS_APART = timedelta(hours=1)
 def new_ring_keys(job_uid: str, now: datetime) -> RingKeys:
     """A P-256 key, its certificate, signed by itself, and 256 bits of token."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"sternpost-ring-{job_uid}"[:64])])
+    # Two certificates of one name, while they are changed, could be told apart by their keys alone.
+    common_name = f"ring-{job_uid[:40]}-{secrets.token_hex(8)}"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -36,6 +38,7 @@ def new_ring_keys(job_uid: str, now: datetime) -> RingKeys:
         .not_valid_before(now - CLOCKS_APART)
         .not_valid_after(now + LIFETIME)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False

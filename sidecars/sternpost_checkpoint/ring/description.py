@@ -46,6 +46,14 @@ class Description:
         """The same, of a holder that has less."""
         return Description(self.header, self.meta_json, self.meta, self.digests, tuple(held))
 
+    def is_same(self, other: Description) -> bool:
+        """Whether it is about the same bytes. `==` cannot tell: a header may hold NaN, which differs from itself."""
+        return (
+            self.header.is_same(other.header)
+            and self.meta_json == other.meta_json
+            and (self.digests, self.held) == (other.digests, other.held)
+        )
+
     @property
     def held_bytes(self) -> int:
         """Of the tensors that are held."""

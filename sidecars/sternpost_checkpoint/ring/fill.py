@@ -13,7 +13,17 @@ from sternpost_checkpoint.restore.pool import Limits, run_all
 from sternpost_checkpoint.restore.wanted import Piece, Wanted, plan
 from sternpost_checkpoint.ring.client import PeerClient
 from sternpost_checkpoint.ring.connections import Connections
-from sternpost_checkpoint.ring.source import Excluded, Filled, MemoryTensor, RemoteState, scatter, tensors_of
+from sternpost_checkpoint.ring.holder import State
+from sternpost_checkpoint.ring.source import (
+    Excluded,
+    Filled,
+    MemoryTensor,
+    RemoteState,
+    copy_piece,
+    scatter,
+    tensors_of,
+)
+from sternpost_checkpoint.ring.survey import OWN
 
 _log = structlog.get_logger()
 
@@ -31,9 +41,12 @@ class _Errand:
 
 
 def fill_from_peers(
-    connections: Connections, states: Sequence[RemoteState], wanted: Sequence[Wanted], limits: Limits
+    connections: Connections, states: Sequence[State], wanted: Sequence[Wanted], limits: Limits
 ) -> Filled:
-    """Fill what can be, each tensor verified by its hash. Never raises for a peer's sake."""
+    """Fill what can be, each tensor verified by its hash. Never raises for a peer's sake.
+
+    `states`: peers', and this worker's own before them: what is wanted may be made up of blocks from both.
+    """
     excluded = Excluded()
     left, done = list(wanted), 0
     for _ in range(MAX_ROUNDS):
@@ -43,8 +56,8 @@ def fill_from_peers(
         failed_uses: set[int] = set()
 
         def run(errand: _Errand, failed_uses: set[int] = failed_uses) -> None:
-            for piece in _do(connections, errand, excluded):
-                failed_uses.update(id(use.wanted) for use in piece.uses)
+            failed = _copy(errand, excluded) if errand.peer == OWN else _do(connections, errand, excluded)
+            failed_uses.update(id(use.wanted) for piece in failed for use in piece.uses)
 
         for _, error in run_all(_errands(chosen.pieces), lambda _: BATCH_BYTES, run, limits):
             raise error  # `_do` has dealt with everything that a peer can do wrong
@@ -60,9 +73,22 @@ def _errands(pieces: Sequence[Piece[MemoryTensor]]) -> list[_Errand]:
     errands: dict[int, _Errand] = {}
     for piece in pieces:
         state = piece.holder.state
-        if isinstance(state, RemoteState):
-            errands.setdefault(state.peer, _Errand(state.peer)).pieces.append(piece)
+        peer = state.peer if isinstance(state, RemoteState) else OWN
+        errands.setdefault(peer, _Errand(peer)).pieces.append(piece)
     return list(errands.values())
+
+
+def _copy(errand: _Errand, excluded: Excluded) -> list[Piece[MemoryTensor]]:
+    """Returns the pieces that are damaged."""
+    failed = []
+    for piece in errand.pieces:
+        try:
+            copy_piece(piece)
+        except FormatError as error:
+            _log.error("a tensor in memory is not used", tensor=piece.holder.spec.name, reason=str(error))
+            excluded.tensor(piece.holder)
+            failed.append(piece)
+    return failed
 
 
 def _do(connections: Connections, errand: _Errand, excluded: Excluded) -> list[Piece[MemoryTensor]]:

@@ -85,7 +85,7 @@ class Holder:
         if description.held_bytes != request.payload:
             raise RefusedError("request", "the payload is not as long as the tensors that it says it has")
         known = self._shelf.part(*_key(description))
-        if known is not None and known.description == description and all(map(known.is_intact, known.offsets)):
+        if known is not None and known.description.is_same(description) and all(map(known.is_intact, known.offsets)):
             channel.send_json({"kept": True}, deadline)
             return
         with self._shelf.receiving(description, favoured) as part:

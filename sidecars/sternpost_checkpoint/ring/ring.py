@@ -245,7 +245,9 @@ class Restorer:
         return fill_from_own(self.own, wanted, limits)
 
     def fill_from_peers(self, wanted: Sequence[Wanted], limits: Limits) -> Filled:
-        """What peers have."""
-        filled = fill_from_peers(self._connections, self.remote, wanted, limits)
+        """What peers have, or they and this worker together."""
+        if not self.remote:
+            return Filled(list(wanted))
+        filled = fill_from_peers(self._connections, [*self.own, *self.remote], wanted, limits)
         self._metrics.fetched_bytes.inc(filled.bytes)
         return filled

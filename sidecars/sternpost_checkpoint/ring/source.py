@@ -79,7 +79,7 @@ def fill_from_own(states: Sequence[State], wanted: Sequence[Wanted], limits: Lim
         chosen = plan(left, good)
         if not chosen.pieces:
             break
-        failed = run_all(chosen.pieces, lambda piece: piece.holder.spec.bytes, _copy, limits)
+        failed = run_all(chosen.pieces, lambda piece: piece.holder.spec.bytes, copy_piece, limits)
         for piece, error in failed:
             bad.add((id(piece.holder.state), piece.holder.number))
             _log.error("a tensor in memory is not used", tensor=piece.holder.spec.name, reason=str(error))
@@ -105,7 +105,8 @@ def verified_copy(target: memoryview, source: memoryview, digest: bytes, where: 
         raise FormatError(f"{where} does not match the hash that was taken when it was saved: the memory is damaged")
 
 
-def _copy(piece: Piece[MemoryTensor]) -> None:
+def copy_piece(piece: Piece[MemoryTensor]) -> None:
+    """From this machine's memory to all who want it. Raises FormatError when it is damaged."""
     holder = piece.holder
     where = f"rank {holder.rank}: tensor {holder.spec.name!r}"
     source = holder.state.tensor(holder.number)

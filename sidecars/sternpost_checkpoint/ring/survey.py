@@ -44,11 +44,13 @@ def _is_enough(holdings: list[Holding], rank: int, world_size: int) -> bool:
         return False  # two states of one name: nothing to rely on
     whole = {holding.rank for holding in holdings if holding.whole}
     if rank < saved_by and world_size == saved_by:
-        # What the part lacks is replicated, and in every whole one.
-        return rank in whole or (bool(whole) and any(holding.rank == rank for holding in holdings))
-    if all(holding.replicated for holding in holdings):
+        needed = {rank}
+    elif all(holding.replicated for holding in holdings):
         return bool(whole)
-    return whole >= set(range(saved_by))
+    else:
+        needed = set(range(saved_by))
+    # What a part lacks is replicated, and in every whole one.
+    return whole >= needed or (bool(whole) and {holding.rank for holding in holdings} >= needed)
 
 
 def sources_for(held: Iterable[Held], generation: Generation, rank: int) -> list[Held]:
