@@ -229,8 +229,14 @@ class RankEncoder:
         self._saved_at = saved_at
         waits = encoding.waits
         self.pressure = self.pressure.observe(
-            StageTimes(seconds, waits.encoding, waits.encoder, waits.store, encoding.bytes, interval)
+            StageTimes(
+                seconds, waits.encoding, waits.encoder, waits.store, encoding.raw_bytes, encoding.bytes, interval
+            )
         )
+
+    def assume_committed(self, encoding: Encoding) -> None:
+        """The newest save is committed, without a storage to look at: for measurements."""
+        self._keeper.promote(encoding.chain)
 
     def failed(self, encoding: Encoding) -> None:
         """The save has come to nothing. May be called again, and from another thread."""

@@ -12,7 +12,7 @@ from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 RUN_ELEMENTS = 8192
 """Long enough for a compressor to find its feet, short enough to meet rows that were not touched."""
 MIN_BYTES = 64 * 2**10
-SHARE = 16
+SHARE = 32
 """One byte of so many is looked at."""
 MAX_BYTES = 2**20
 THOROUGH_SHARE = 4
