@@ -12,7 +12,7 @@ import structlog
 import xxhash
 
 from sternpost_checkpoint.catalog import Catalog
-from sternpost_checkpoint.errors import CheckpointError, FormatError, NotFoundError
+from sternpost_checkpoint.errors import CheckpointError, FormatError, NotFoundError, StoreError
 from sternpost_checkpoint.format.documents import MAX_DOCUMENT_BYTES, Index, parse
 from sternpost_checkpoint.format.names import generation_folder, index_name, shard_name
 from sternpost_checkpoint.format.table import Meta
@@ -104,7 +104,9 @@ class Persist:
 
         made = pieces()
         try:
-            self.catalog.store.put(name, made)
+            size = self.catalog.store.put(name, made)
+            if size != encoding.bytes:
+                raise StoreError(f"{self.catalog.store.uri} took {size} bytes of {name}, which has {encoding.bytes}")
         except (CheckpointError, OSError):
             _remove(self.catalog.store, name)
             raise
