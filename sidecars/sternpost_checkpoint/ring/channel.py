@@ -1,7 +1,6 @@
-"""A TLS connection with deadlines. Frames: a JSON object behind its length (u32, little endian), then bytes as it says.
+"""Frames on a TLS connection: a JSON object behind its length (u32, little endian), then bytes as it says.
 
-Blocking sockets and threads, not an event loop: OpenSSL works on the socket itself and straight into the tensor's memory,
-without the GIL and without the copies of a memory BIO.
+Blocking sockets and threads, not an event loop: OpenSSL decrypts into the tensor's own memory, without the GIL.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ import time
 from typing import Any
 
 from sternpost_checkpoint.ring.errors import RefusedError, RingError
+from sternpost_checkpoint.ring.stream import STALL_SECONDS, TlsStream
 
-STALL_SECONDS = 10.0
-"""Without a single byte."""
 SLOWEST_BYTES_PER_SECOND = 5 * 2**20
 MAX_JSON_BYTES = 4 * 2**20
 
 _LENGTH = struct.Struct("<I")
-_CHUNK_BYTES = 2**20
 
 
 def seconds_for(size: int) -> float:
@@ -30,37 +27,24 @@ def seconds_for(size: int) -> float:
 
 
 class Channel:
-    """One connection, from one thread at a time."""
+    """One connection, from one thread at a time. Deadlines are of time.monotonic."""
 
-    def __init__(self, connection: ssl.SSLSocket, peer: str) -> None:
-        self._socket = connection
-        self.peer = peer
+    def __init__(self, stream: TlsStream) -> None:
+        self._stream = stream
+
+    @property
+    def peer(self) -> str:
+        """For messages."""
+        return self._stream.peer
 
     def send(self, data: bytes | memoryview, deadline: float) -> None:
-        """Send all. Raises RingError after the deadline (of time.monotonic), or when the peer is gone."""
-        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
-        try:
-            for start in range(0, len(view), _CHUNK_BYTES):
-                self._socket.settimeout(self._patience(deadline))
-                self._socket.sendall(view[start : start + _CHUNK_BYTES])
-        except (OSError, ValueError) as error:
-            raise self._lost(error) from error
+        """Send all. Raises RingError after the deadline, or when the peer is gone."""
+        if len(data):
+            self._stream.send(memoryview(data).cast("B"), deadline)
 
     def receive_into(self, target: memoryview, deadline: float) -> None:
         """Fill `target`. Raises RingError as `send`."""
-        position, size, set_at = 0, len(target), -_CHUNK_BYTES
-        receive = self._socket.recv_into
-        try:
-            while position < size:
-                if position - set_at >= _CHUNK_BYTES or time.monotonic() + STALL_SECONDS > deadline:
-                    self._socket.settimeout(self._patience(deadline))
-                    set_at = position
-                count = receive(target[position : position + _CHUNK_BYTES])
-                if count == 0:
-                    raise RingError(f"{self.peer} has ended the connection in the middle")
-                position += count
-        except (OSError, ValueError) as error:
-            raise self._lost(error) from error
+        self._stream.receive_into(target, deadline)
 
     def send_json(self, value: dict[str, Any], deadline: float) -> None:
         """Send an object."""
@@ -96,31 +80,20 @@ class Channel:
 
     def close(self) -> None:
         """End it, without waiting for the other side."""
-        self._socket.close()
-
-    def _patience(self, deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise RingError(f"{self.peer} is too slow: the time for this is over")
-        return min(left, STALL_SECONDS)
-
-    def _lost(self, error: Exception) -> RingError:
-        if isinstance(error, TimeoutError):
-            return RingError(f"{self.peer} has stalled")
-        return RingError(f"the connection to {self.peer} broke: {type(error).__name__}")
+        self._stream.close()
 
 
 def connect(address: str, port: int, context: ssl.SSLContext, server_name: str, deadline: float) -> Channel:
     """Connect and shake hands. Raises RingError."""
     peer = f"peer {address}:{port}"
-    plain: socket.socket | None = None
     try:
         left = max(deadline - time.monotonic(), 0.001)
         plain = socket.create_connection((address, port), timeout=min(left, STALL_SECONDS))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return Channel(context.wrap_socket(plain, server_hostname=server_name), peer)
     except OSError as error:
-        if plain is not None:
-            plain.close()
-        reason = "certificate" if isinstance(error, ssl.SSLCertVerificationError) else type(error).__name__
-        raise RingError(f"{peer} cannot be reached: {reason}") from error
+        raise RingError(f"{peer} cannot be reached: {type(error).__name__}") from error
+    try:
+        return Channel(TlsStream(plain, context, peer, deadline=deadline, server_name=server_name))
+    except RingError:
+        plain.close()
+        raise

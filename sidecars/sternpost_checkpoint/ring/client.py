@@ -10,7 +10,7 @@ import xxhash
 
 from sternpost_checkpoint.format.table import MAX_TENSORS
 from sternpost_checkpoint.lineage import Generation
-from sternpost_checkpoint.ring.channel import STALL_SECONDS, Channel, connect, seconds_for
+from sternpost_checkpoint.ring.channel import Channel, connect, seconds_for
 from sternpost_checkpoint.ring.description import (
     MAX_META_BYTES,
     Description,
@@ -23,6 +23,7 @@ from sternpost_checkpoint.ring.keys import SERVER_NAME, RingKeys
 from sternpost_checkpoint.ring.members import Peer
 from sternpost_checkpoint.ring.protocol import PROTOCOL, Holding, parse_holdings
 from sternpost_checkpoint.ring.slots import SlotState
+from sternpost_checkpoint.ring.stream import STALL_SECONDS
 
 CONNECT_SECONDS = 5.0
 PUSH_BYTES_PER_SECOND = 20 * 2**20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from sternpost_checkpoint.errors import CheckpointError
-from sternpost_checkpoint.ring.channel import STALL_SECONDS, Channel, seconds_for
+from sternpost_checkpoint.ring.channel import Channel, seconds_for
 from sternpost_checkpoint.ring.errors import RefusedError, RingError
 from sternpost_checkpoint.ring.holder import Holder
 from sternpost_checkpoint.ring.keys import RingKeys
@@ -26,6 +26,7 @@ from sternpost_checkpoint.ring.protocol import (
     parse_hello,
     parse_request,
 )
+from sternpost_checkpoint.ring.stream import STALL_SECONDS, TlsStream
 
 _log = structlog.get_logger()
 
@@ -108,15 +109,11 @@ class PeerServer:
 
     def _serve(self, connection: socket.socket, address: str) -> None:
         stranger = True
-        wrapped: socket.socket = connection
         try:
-            connection.settimeout(HANDSHAKE_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wrapped = tls = self._keys.current().server.wrap_socket(connection, server_side=True)
-            with self._lock:
-                self._open.discard(connection)
-                self._open.add(wrapped)
-            channel = Channel(tls, f"caller {address}")
+            deadline = time.monotonic() + HANDSHAKE_SECONDS
+            context = self._keys.current().server
+            channel = Channel(TlsStream(connection, context, f"caller {address}", deadline=deadline))
             hello = self._greet(channel)
             with self._lock:
                 self._strangers -= 1
@@ -128,8 +125,8 @@ class PeerServer:
         finally:
             with self._lock:
                 self._strangers -= stranger
-                self._open.discard(wrapped)
-            wrapped.close()
+                self._open.discard(connection)
+            connection.close()
 
     def _say_why(self, error: Exception, address: str, *, stranger: bool) -> None:
         if stranger and not isinstance(error, RefusedError):
