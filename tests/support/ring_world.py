@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +17,16 @@ from prometheus_client import CollectorRegistry
 
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.format.table import Meta, Shard, TensorSpec
+from sternpost_checkpoint.lineage import Generation
+from sternpost_checkpoint.restore.layout import WantedEntry
 from sternpost_checkpoint.ring.metrics import RingMetrics
 from sternpost_checkpoint.ring.ring import Ring
 from sternpost_checkpoint.shm.layout import HEADER_BYTES, SlotHeader, align
 from sternpost_checkpoint.shm.paths import rank_directory, slot_path
 from sternpost_checkpoint.shm.slot import SlotWriter, bytes_needed
+from sternpost_checkpoint.sidecar.commit import try_commit
 from sternpost_checkpoint.sidecar.config import CheckpointPolicy, Config
+from sternpost_checkpoint.sidecar.fetch import Fetched, fetch
 from sternpost_checkpoint.store.file import FileStore
 from sternpost_operator.cluster.ring_keys import new_ring_keys
 
@@ -220,3 +225,60 @@ def tell(workers: Sequence[Worker], number: int = 1, *, ranks_per_worker: int = 
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps({"spec": spec}))
         temporary.replace(path)
+
+
+def held(worker: Worker) -> set[tuple[int, int]]:
+    """Rank and step of the parts on a worker's shelf."""
+    assert worker.ring is not None
+    return {(part.description.header.rank, part.description.header.step) for part in worker.ring._shelf.parts()}
+
+
+def catch_up(worker: Worker) -> None:
+    """One tick, and what it has started."""
+    assert worker.ring is not None
+    worker.ring._ticked_at = float("-inf")
+    worker.ring.tick(time.monotonic())
+    if worker.ring._catching_up is not None:
+        worker.ring._catching_up.result()
+
+
+def restore(worker: Worker, step: int, rank: int, **more: Any) -> tuple[Fetched, dict[str, bytes]]:
+    """Into a fresh slot file beside the real ones; returns its tensors by name."""
+    slot = SlotWriter(worker.root / f"target-{rank}")
+    more.setdefault("wanted", block_of(State(step, rank, 3)) if rank < 3 else [])
+    found = fetch(Catalog(FileStore(worker.storage)), Generation(step, 1), rank, slot, 99, ring=worker.ring, **more)
+    meta, payload = slot.meta(found.header), slot.payload(found.header)
+    return found, {spec.name: bytes(payload[spec.offset : spec.offset + spec.bytes]) for spec in meta.tensors}
+
+
+def block_of(state: State) -> list[WantedEntry]:
+    """What a trainer of the same world asks for."""
+    return [WantedEntry(name, dtype, values.shape, shard) for name, dtype, values, shard, _ in state.tensors() if shard]
+
+
+def expect(state: State) -> dict[str, bytes]:
+    return {name: values.tobytes() for name, _, values, _, _ in state.tensors()}
+
+
+def lose(worker: Worker) -> Worker:
+    """A worker's node is gone; another Pod on another node takes its place, empty."""
+    worker.stop()
+    return Worker(
+        worker.index,
+        worker.root.with_name(f"{worker.root.name}-new"),
+        worker.keys,
+        worker.storage,
+        pod=f"new-{worker.index}",
+    )
+
+
+def commit_states(worker: Worker, states: Sequence[State], helpers: Any) -> Generation:
+    """Store and commit a generation, all ranks' parts."""
+    store = FileStore(worker.storage)
+    for state in states:
+        path = worker.root / "committing" / f"slot-{state.rank}"
+        header = write_state(path, state, sequence=state.step)
+        helpers.persist(store, SlotWriter.open(path), header)
+    generation = Generation(states[0].step, 1)
+    try_commit(Catalog(store), generation, len(states), 100, lambda: None)
+    return generation

@@ -46,6 +46,10 @@ class Channel:
         """Fill `target`. Raises RingError as `send`."""
         self._stream.receive_into(target, deadline)
 
+    def wait(self, deadline: float) -> None:
+        """Wait for the first bytes of a request."""
+        self._stream.wait(deadline)
+
     def send_json(self, value: dict[str, Any], deadline: float) -> None:
         """Send an object."""
         data = json.dumps(value, separators=(",", ":")).encode()

@@ -163,7 +163,8 @@ class PeerServer:
 
     def _answer(self, channel: Channel, hello: Hello) -> None:
         try:
-            value = channel.receive_json(time.monotonic() + IDLE_SECONDS)
+            channel.wait(time.monotonic() + IDLE_SECONDS)
+            value = channel.receive_json(time.monotonic() + STALL_SECONDS)
         except RingError as error:
             raise _EndedError(str(error)) from error
         try:

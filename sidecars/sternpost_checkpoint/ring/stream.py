@@ -10,6 +10,8 @@ import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Callable
+from typing import cast
 
 from sternpost_checkpoint.ring.errors import RingError
 
@@ -58,17 +60,27 @@ class TlsStream:
     def receive_into(self, target: memoryview, deadline: float) -> None:
         """Fill `target` before the deadline."""
         position, size = 0, len(target)
-        read = self._tls.read
+        # typeshed knows neither memoryview nor the count that comes back with a buffer.
+        read = cast("Callable[[int, memoryview], int]", self._tls.read)
         try:
             while position < size:
                 try:
-                    count = read(size - position, target[position:])  # type: ignore[arg-type]
+                    count = read(size - position, target[position:])
                 except ssl.SSLWantReadError:
                     self._fill(deadline)
                     continue
                 if count == 0:
                     raise RingError(f"{self.peer} has ended the connection in the middle")
                 position += count
+        except (OSError, ValueError) as error:
+            raise self._lost(error) from error
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the first bytes of what comes next: here silence is no stall."""
+        if self._incoming.pending or self._tls.pending():
+            return
+        try:
+            self._fill(deadline, stall=float("inf"))
         except (OSError, ValueError) as error:
             raise self._lost(error) from error
 
@@ -96,18 +108,18 @@ class TlsStream:
             self._socket.settimeout(self._patience(deadline))
             self._socket.sendall(self._outgoing.read())
 
-    def _fill(self, deadline: float) -> None:
-        self._socket.settimeout(self._patience(deadline))
+    def _fill(self, deadline: float, stall: float | None = None) -> None:
+        self._socket.settimeout(self._patience(deadline, stall))
         count = self._socket.recv_into(self._buffer)
         if count == 0:
             raise RingError(f"{self.peer} has ended the connection in the middle")
         self._incoming.write(self._buffer[:count])
 
-    def _patience(self, deadline: float) -> float:
+    def _patience(self, deadline: float, stall: float | None = None) -> float:
         left = deadline - time.monotonic()
         if left <= 0:
             raise RingError(f"{self.peer} is too slow: the time for this is over")
-        return min(left, STALL_SECONDS)
+        return min(left, STALL_SECONDS if stall is None else stall)
 
     def _lost(self, error: Exception) -> RingError:
         if isinstance(error, TimeoutError):

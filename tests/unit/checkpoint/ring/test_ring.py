@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ring_world import JOB_UID, State, Worker, tell, write_keys
+from ring_world import JOB_UID, State, Worker, catch_up, expect, held, lose, restore, tell, write_keys
 
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import CheckpointError
@@ -19,54 +18,7 @@ from sternpost_checkpoint.ring.client import open_peer
 from sternpost_checkpoint.ring.errors import RefusedError, RingError
 from sternpost_checkpoint.ring.keys import RingKeys
 from sternpost_checkpoint.ring.members import Peer
-from sternpost_checkpoint.shm.slot import SlotWriter
-from sternpost_checkpoint.sidecar.fetch import Fetched, fetch
 from sternpost_checkpoint.store.file import FileStore
-
-
-def held(worker: Worker) -> set[tuple[int, int]]:
-    """Rank and step of the parts on a worker's shelf."""
-    assert worker.ring is not None
-    return {(part.description.header.rank, part.description.header.step) for part in worker.ring._shelf.parts()}
-
-
-def catch_up(worker: Worker) -> None:
-    """One tick, and what it has started."""
-    assert worker.ring is not None
-    worker.ring._ticked_at = float("-inf")
-    worker.ring.tick(time.monotonic())
-    if worker.ring._catching_up is not None:
-        worker.ring._catching_up.result()
-
-
-def restore(worker: Worker, step: int, rank: int, **more: Any) -> tuple[Fetched, dict[str, bytes]]:
-    """Into a fresh slot file beside the real ones; returns its tensors by name."""
-    slot = SlotWriter(worker.root / f"target-{rank}")
-    more.setdefault("wanted", block_of(State(step, rank, 3)) if rank < 3 else [])
-    found = fetch(Catalog(FileStore(worker.storage)), Generation(step, 1), rank, slot, 99, ring=worker.ring, **more)
-    meta, payload = slot.meta(found.header), slot.payload(found.header)
-    return found, {spec.name: bytes(payload[spec.offset : spec.offset + spec.bytes]) for spec in meta.tensors}
-
-
-def block_of(state: State) -> list[WantedEntry]:
-    """What a trainer of the same world asks for."""
-    return [WantedEntry(name, dtype, values.shape, shard) for name, dtype, values, shard, _ in state.tensors() if shard]
-
-
-def expect(state: State) -> dict[str, bytes]:
-    return {name: values.tobytes() for name, _, values, _, _ in state.tensors()}
-
-
-def lose(worker: Worker) -> Worker:
-    """A worker's node is gone; another Pod on another node takes its place, empty."""
-    worker.stop()
-    return Worker(
-        worker.index,
-        worker.root.with_name(f"{worker.root.name}-new"),
-        worker.keys,
-        worker.storage,
-        pod=f"new-{worker.index}",
-    )
 
 
 def test_each_state_is_at_the_next_worker_before_anything_is_stored(workers: list[Worker]) -> None:
