@@ -16,7 +16,7 @@ from sternpost_checkpoint.client.environment import read_environment
 from sternpost_checkpoint.client.group import Group
 from sternpost_checkpoint.client.memory import Slots
 from sternpost_checkpoint.client.metrics import client_metrics
-from sternpost_checkpoint.client.restore import agree_and_load, agree_on_errors, register
+from sternpost_checkpoint.client.restore import agree_and_load, agree_on_errors, newest_common, register
 from sternpost_checkpoint.client.save_request import SaveRequest
 from sternpost_checkpoint.client.sidecar_link import SidecarLink
 from sternpost_checkpoint.client.slot_vote import SlotVote
@@ -52,9 +52,9 @@ class Checkpointer:
                 checkpointer.save(step)
     ```
 
-    `model` and `optimizer`: a module, an optimizer, or a dict of them. `extra`: nested plain values, tensors, numpy
-    arrays, torch and numpy generators, and objects with state_dict and load_state_dict; restored in place. Every
-    random state of the process is saved and restored too.
+    `model` and `optimizer`: a module, an optimizer, a dict of them, or an object with state_dict and load_state_dict.
+    `extra`: nested plain values, tensors, numpy arrays, torch and numpy generators, and objects with state_dict and
+    load_state_dict; restored in place. Every random state of the process is saved and restored too.
 
     `replicated`: whether all ranks hold the same model and optimizer, so that each stores only a share; "auto": yes for
     DistributedDataParallel. Of DTensors (fully_shard, tensor parallelism on one mesh of all ranks) each rank saves its
@@ -137,7 +137,7 @@ class Checkpointer:
         step = generation.step if generation else 0
         self._slots.abandon_after(step, self._run)
         self._remove_foreign_folders()
-        self._prepare()
+        self.prepare()
         if generation is not None:
             self._take_up(generation)
         seconds = time.perf_counter() - started
@@ -145,6 +145,11 @@ class Checkpointer:
         self._metrics.restored(self._group.rank, step, seconds, source, time.time())
         _log.info("restored: step=%d source=%s seconds=%.3f run=%d", step, source, seconds, self._run)
         return step
+
+    def newest_step(self) -> int:
+        """The step that `restore` would try first; 0 for none. Touches nothing. All ranks call it, before `restore`."""
+        generation = newest_common(self._group, self._link, self._slots, replicated=self._replicated)
+        return generation.step if generation is not None else 0
 
     def due(self, step: int) -> bool:
         """Whether a node of the job is about to go, and every rank is asked to save a checkpoint after this very step.
@@ -274,8 +279,8 @@ class Checkpointer:
             families=self._training.families,
         )
 
-    def _prepare(self) -> None:
-        """Do now what would make the first save slower than the others."""
+    def prepare(self) -> None:
+        """Do now what would make the next save slower than the others: `restore` does it, for what there is by then."""
         snapshot = self._snapshots.take(self._training.states())
         payload, meta = snapshot.layout.payload_bytes, len(snapshot.meta)
         # An optimizer that has not stepped has no state yet; what it will have is guessed, so that the memory is there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,8 +16,19 @@ from sternpost_checkpoint.errors import CheckpointError
 
 _log = logging.getLogger("sternpost_checkpoint")
 
-Models = torch.nn.Module | dict[str, torch.nn.Module]
-Optimizers = torch.optim.Optimizer | dict[str, torch.optim.Optimizer]
+
+class Stateful(Protocol):
+    """An object with a state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Take them back."""
+
+
+Models = torch.nn.Module | Stateful | dict[str, torch.nn.Module]
+Optimizers = torch.optim.Optimizer | Stateful | dict[str, torch.optim.Optimizer]
 
 
 class Training:
@@ -60,17 +71,18 @@ class Training:
     def is_replicated(self) -> bool:
         """Whether DistributedDataParallel keeps the same model on all ranks."""
         wrapped = torch.nn.parallel.DistributedDataParallel
-        return all(isinstance(module, wrapped) for _, module in self._models())
+        modules = [module for _, module in self._models()]
+        return bool(modules) and all(isinstance(module, wrapped) for module in modules)
 
     def is_sharded(self) -> bool:
         """Whether parameters are DTensors."""
         return any(isinstance(parameter, DTensor) for _, module in self._models() for parameter in module.parameters())
 
     def optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
-        """Each with the path of its state."""
+        """Those that are known as such, each with the path of its state."""
         if isinstance(self._optimizer, dict):
             yield from ((f"optimizer/{name}", optimizer) for name, optimizer in self._optimizer.items())
-        elif self._optimizer is not None:
+        elif isinstance(self._optimizer, torch.optim.Optimizer):
             yield "optimizer", self._optimizer
 
     def families(self) -> dict[str, str]:
@@ -102,5 +114,5 @@ class Training:
     def _models(self) -> Iterator[tuple[str, torch.nn.Module]]:
         if isinstance(self._model, dict):
             yield from ((f"model/{name}", module) for name, module in self._model.items())
-        else:
+        elif isinstance(self._model, torch.nn.Module):
             yield "model", self._model

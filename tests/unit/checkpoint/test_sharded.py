@@ -12,6 +12,8 @@ import pytest
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.verify import verify_generation
 
+pytestmark = pytest.mark.timeout(300)  # each process imports torch and more
+
 SCRIPT = """
 import json, os, sys, torch
 import torch.distributed as dist
