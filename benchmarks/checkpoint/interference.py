@@ -2,11 +2,11 @@
 
     python -m benchmarks.checkpoint.interference [--json] [--quick] [--rounds 6] [--width 192]
 
-One trainer process trains in segments, with saves and without, in the order none, saves, saves, none, and so on: what the machine
-does meanwhile falls on both. The step after a save, the one behind it, and so on to the tenth are told apart: the slow-down is the
-sum of the medians of all ten, saves included, over that of the same ten in segments without. So a step that something else on the
-machine has hit counts as one of many, and what each save does to the steps behind it counts in full. The sidecar is the real one
-and writes into a folder on the disk. Cases:
+One trainer process trains in segments, with saves and without, in the order none, saves, saves, none, and so on: what the
+machine does meanwhile falls on both. The step after a save, the one behind it, and so on to the tenth are told apart: the
+slow-down is the sum of the medians of all ten, saves included, over that of the same ten in segments without. So a step that
+something else on the machine has hit counts as one of many, and what each save does to the steps behind it counts in full. The
+sidecar is the real one and writes into a folder on the disk. Cases:
 
 - `spare core`: the trainer has one processor, the sidecar another;
 - `no spare core`: both have one and the same. What the sidecar computes, the trainer cannot: what it costs is told, no goal.
