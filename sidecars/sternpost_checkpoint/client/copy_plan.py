@@ -74,7 +74,7 @@ class CopyPlan:
         self._large_strides = [tensors[number].stride() for number in self._large]
         self._elsewhere = [tensors[number].device for number in self._device]
         self._addresses: list[int] = []
-        self._check_storages(tensors)
+        self._check_storages(tensors, [*self._large, *self._small])
 
     def changed(self, tensors: Sequence[torch.Tensor]) -> list[int] | None:
         """Which small tensors are not where they were; None when something else is different."""
@@ -95,21 +95,22 @@ class CopyPlan:
         return BoundPlan(self, payload)
 
     def addresses(self, tensors: Sequence[torch.Tensor]) -> list[int]:
-        """Of the large tensors, as they are now; each checked to be backed by memory."""
+        """Of the large tensors, as they are now. Whatever is copied is checked to have memory behind it."""
         found = [tensors[number].data_ptr() for number in self._large]
         if found != self._addresses:
-            self._check_storages(tensors)
+            self._check_storages(tensors, self._large)
             self._addresses = found
+        self._check_storages(tensors, [*self._single, *self._device])
         return found
 
-    def _check_storages(self, tensors: Sequence[torch.Tensor]) -> None:
-        for number in (*self._large, *self._small):
-            tensor, spec = tensors[number], self.layout.specs[number]
-            begin = tensor.storage_offset() * tensor.element_size()
-            if tensor.untyped_storage().nbytes() < begin + spec.bytes:
-                raise CheckpointError(
-                    f"{spec.name} has no memory behind it: was its storage freed or resized to nothing?"
-                )
+    def _check_storages(self, tensors: Sequence[torch.Tensor], numbers: list[int]) -> None:
+        """A tensor whose storage was freed would be copied from address 0; torch does so, too."""
+        for number in numbers:
+            tensor = tensors[number]
+            last = sum((extent - 1) * step for extent, step in zip(tensor.shape, tensor.stride(), strict=True))
+            if tensor.untyped_storage().nbytes() < (tensor.storage_offset() + last + 1) * tensor.element_size():
+                name = self.layout.specs[number].name
+                raise CheckpointError(f"{name} has no memory behind it: was its storage freed or resized to nothing?")
 
     @staticmethod
     def _facts(tensors: Sequence[torch.Tensor], numbers: list[int]) -> tuple[list[int], list[tuple[int, ...]]]:

@@ -38,7 +38,7 @@ class CopyTeam:
     def __init__(self, threads: int) -> None:
         self._helpers = threads - 1
         self._threads: list[threading.Thread] = []
-        self._inbox: SimpleQueue[deque[Job]] = SimpleQueue()
+        self._inbox: SimpleQueue[deque[Job] | None] = SimpleQueue()
         self._done: SimpleQueue[None] = SimpleQueue()
 
     def run(self, jobs: list[Job], meanwhile: Callable[[], None]) -> None:
@@ -54,7 +54,7 @@ class CopyTeam:
             self._inbox.put(pending)
         try:
             meanwhile()
-            self._drain(pending)
+            _drain(pending)
         finally:
             pending.clear()
             for _ in range(helpers):
@@ -70,23 +70,28 @@ class CopyTeam:
         if not all(thread.is_alive() for thread in self._threads) or not self._threads:
             self._inbox, self._done = SimpleQueue(), SimpleQueue()
             self._threads = [
-                threading.Thread(target=self._help, args=(self._inbox, self._done), name="sternpost-copy", daemon=True)
+                threading.Thread(target=_help, args=(self._inbox, self._done), name="sternpost-copy", daemon=True)
                 for _ in range(self._helpers)
             ]
             for thread in self._threads:
                 thread.start()
 
-    def _help(self, inbox: SimpleQueue[deque[Job]], done: SimpleQueue[None]) -> None:
-        while True:
-            self._drain(inbox.get())
-            done.put(None)
+    def __del__(self) -> None:
+        for _ in self._threads:
+            self._inbox.put(None)
 
-    @staticmethod
-    def _drain(pending: deque[Job]) -> None:
-        copy = ctypes.memmove  # releases the GIL
-        while True:
-            try:
-                job = pending.popleft()
-            except IndexError:
-                return
-            copy(*job)
+
+def _help(inbox: SimpleQueue[deque[Job] | None], done: SimpleQueue[None]) -> None:
+    while (pending := inbox.get()) is not None:
+        _drain(pending)
+        done.put(None)
+
+
+def _drain(pending: deque[Job]) -> None:
+    copy = ctypes.memmove  # releases the GIL
+    while True:
+        try:
+            job = pending.popleft()
+        except IndexError:
+            return
+        copy(*job)
