@@ -11,9 +11,9 @@ from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.restore.archive import Archive, RankPart, StoredHolder
 
-MAX_EXPANSION = 2**16
-"""What stands alone may grow by at most so much when it is decoded: nothing grows more that any codec here writes. A
-delta may grow beyond, its base vouches for its size."""
+MAX_EXPANSION = 2**20
+"""What stands alone may grow by at most so much when it is decoded: each 4 MiB piece of zeros takes more than 4 bytes in any
+codec here. A delta may grow beyond, its base vouches for its size."""
 MAX_STEPS = 4 * (MAX_CHAIN + 1)
 
 _Key = tuple[Generation, int, int]

@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 
 from sternpost_checkpoint.codec.base import Codec, by_name
+from sternpost_checkpoint.codec.raw import RawCodec
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.documents import StoredTensor
 from sternpost_checkpoint.restore.chain import Step
@@ -36,7 +37,7 @@ def run_steps(
     results: dict[int, memoryview] = {}
     for number, step in enumerate(steps):
         raw = targets[number] if number in targets else np.empty(step.spec.bytes, dtype=np.uint8).data
-        stored = read[number] if read and number in read else _read(store, step)
+        stored = read[number] if read and number in read else _read(store, step, raw)
         decode_step(
             step,
             stored,
@@ -65,10 +66,12 @@ def decode_step(
         raise FormatError(f"{step.where}: the stored bytes do not match their hash, the file is damaged")
     try:
         codec = _codec(entry)
-        codec.decode(stored, raw, step.spec.dtype, base=base, companion=companion, companion_dtype=companion_dtype)
+        if stored is not raw:
+            codec.decode(stored, raw, step.spec.dtype, base=base, companion=companion, companion_dtype=companion_dtype)
     except FormatError as error:
         raise FormatError(f"{step.where}: {error}") from error
-    if xxhash.xxh3_128_hexdigest(raw) != entry.raw_hash:
+    decoded = entry.stored_hash if stored is raw else xxhash.xxh3_128_hexdigest(raw)
+    if decoded != entry.raw_hash:
         raise FormatError(f"{step.where}: the decoded bytes do not match their hash")
 
 
@@ -79,8 +82,12 @@ def _codec(entry: StoredTensor) -> Codec:
     return codec
 
 
-def _read(store: Store, step: Step) -> memoryview:
-    return memoryview(store.read(step.holder.part.shard, step.stored.offset, step.stored.stored_bytes))
+def _read(store: Store, step: Step, raw: memoryview) -> memoryview:
+    """The stored bytes; those of the codec `raw` are read to where they belong."""
+    size = step.stored.stored_bytes
+    target = raw if step.stored.codec == RawCodec.name and size == len(raw) else np.empty(size, dtype=np.uint8).data
+    store.read_into(step.holder.part.shard, step.stored.offset, target)
+    return target
 
 
 def _last_uses(steps: Sequence[Step]) -> list[list[int]]:

@@ -200,7 +200,8 @@ class GenerationReader:
         if extent is None or not extent.worth_one_read:
             return {}
         start = extent.start
-        data = memoryview(self._store.read(extent.shard, start, extent.end - start))
+        data = np.empty(extent.end - start, dtype=np.uint8).data
+        self._store.read_into(extent.shard, start, data)
         return {
             number: data[step.stored.offset - start : step.stored.offset - start + step.stored.stored_bytes]
             for number, step in enumerate(work.steps)
