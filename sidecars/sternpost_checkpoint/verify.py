@@ -7,11 +7,11 @@ import xxhash
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import CheckpointError, FormatError
 from sternpost_checkpoint.format.documents import SHARD_HEADER_BYTES
-from sternpost_checkpoint.format.names import generation_folder
+from sternpost_checkpoint.format.names import generation_folder, manifest_path
 from sternpost_checkpoint.format.shard import check_shard_header
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.restore.reader import GenerationReader
-from sternpost_checkpoint.sidecar.commit import weights_hash
+from sternpost_checkpoint.sidecar.commit import build_manifest, weights_hash
 
 READ_BYTES = 8 * 2**20
 
@@ -24,6 +24,9 @@ def verify_generation(catalog: Catalog, generation: Generation) -> list[str]:
         indexes = [part.index for part in reader.parts()]
         if weights_hash(indexes) != manifest.weights_hash:
             raise FormatError(f"{generation_folder(generation)}: the weights are not those that the manifest names")
+        files = catalog.files_of(generation)
+        if build_manifest(catalog.store, generation, manifest.world_size, files)[0] != manifest:
+            raise FormatError(f"{manifest_path(generation)} is not what the indexes make of it, it is damaged")
     except CheckpointError as error:
         return [str(error)]
     problems: list[str] = []

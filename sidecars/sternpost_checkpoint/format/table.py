@@ -105,6 +105,13 @@ def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return size
 
 
+def _bytes_of(dtype: str, shape: list[int], at: str) -> int:
+    try:
+        return tensor_bytes(dtype, tuple(shape))
+    except FormatError as error:
+        raise FormatError(f"{at}: {error}") from error
+
+
 def parse_spec(value: Any, where: str) -> TensorSpec:
     """Validate one table entry. Raises FormatError naming `where` and the rule that was broken."""
     if not isinstance(value, dict):
@@ -129,7 +136,7 @@ def parse_spec(value: Any, where: str) -> TensorSpec:
         or offset > MAX_TENSOR_BYTES
     ):
         raise FormatError(f"{at}: offset or size is malformed")
-    if tensor_bytes(dtype, tuple(shape)) != size:
+    if _bytes_of(dtype, shape, at) != size:
         raise FormatError(f"{at}: {size} bytes do not match {dtype} of shape {shape}")
     replicated, stored = value.get("replicated"), value.get("stored")
     if not isinstance(replicated, bool) or not isinstance(stored, bool):
@@ -160,7 +167,7 @@ def _parse_shard(value: Any, dtype: str, extents: tuple[int, ...], at: str) -> S
         raise FormatError(f"{at}: shape or start of the shard is not made of natural numbers")
     if any(first + extent > whole for first, extent, whole in zip(start, extents, shape, strict=True)):
         raise FormatError(f"{at}: the block ends outside of the tensor of shape {shape}")
-    tensor_bytes(dtype, tuple(shape))
+    _bytes_of(dtype, shape, at)
     return Shard(tuple(shape), tuple(start))
 
 

@@ -83,7 +83,7 @@ class FileStore(Store):
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise self.too_large(name, size, limit)
-            return file.read(limit + 1)
+            return file.read(size)  # not the limit: so much would be reserved
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read a range."""
