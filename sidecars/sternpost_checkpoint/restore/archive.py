@@ -8,8 +8,9 @@ from functools import cached_property
 
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import FormatError
-from sternpost_checkpoint.format.documents import Index, Manifest, StoredTensor
+from sternpost_checkpoint.format.documents import SHARD_HEADER_BYTES, Index, Manifest, StoredTensor
 from sternpost_checkpoint.format.names import generation_folder, generation_label
+from sternpost_checkpoint.format.shard import check_shard_header
 from sternpost_checkpoint.format.table import TensorSpec, parse_table
 from sternpost_checkpoint.lineage import Generation
 
@@ -93,6 +94,8 @@ class Archive:
                 raise FormatError(
                     f"{part.shard} has {size} bytes where the manifest says {expected}: it is cut or torn"
                 )
+            head = self.catalog.store.read(part.shard, 0, min(SHARD_HEADER_BYTES, size))
+            check_shard_header(head, part.shard)
             self._parts[key] = part
         return self._parts[key]
 

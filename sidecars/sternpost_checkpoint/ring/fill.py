@@ -29,6 +29,10 @@ _log = structlog.get_logger()
 
 BATCH_BYTES = 64 * 2**20
 """Asked for at once."""
+STREAMS = 2
+"""Connections to one peer at a time: what limits a transfer is the one core that decrypts it."""
+STREAM_BYTES = 32 * 2**20
+"""Less is not worth another handshake."""
 MAX_ROUNDS = 16
 
 
@@ -70,12 +74,22 @@ def fill_from_peers(
 
 
 def _errands(pieces: Sequence[Piece[MemoryTensor]]) -> list[_Errand]:
-    errands: dict[int, _Errand] = {}
+    """One for each peer, or a few of equal size where there is much to get: each has a connection and a thread."""
+    by_peer: dict[int, list[Piece[MemoryTensor]]] = {}
     for piece in pieces:
         state = piece.holder.state
-        peer = state.peer if isinstance(state, RemoteState) else OWN
-        errands.setdefault(peer, _Errand(peer)).pieces.append(piece)
-    return list(errands.values())
+        by_peer.setdefault(state.peer if isinstance(state, RemoteState) else OWN, []).append(piece)
+    errands = []
+    for peer, own in by_peer.items():
+        total = sum(piece.holder.spec.bytes for piece in own)
+        streams = max(1, min(STREAMS, total // STREAM_BYTES)) if peer != OWN else 1
+        split = [_Errand(peer) for _ in range(streams)]
+        filled = 0
+        for piece in own:
+            split[min(filled * streams // max(total, 1), streams - 1)].pieces.append(piece)
+            filled += piece.holder.spec.bytes
+        errands += [errand for errand in split if errand.pieces]
+    return errands
 
 
 def _copy(errand: _Errand, excluded: Excluded) -> list[Piece[MemoryTensor]]:

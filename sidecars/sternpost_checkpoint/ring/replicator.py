@@ -56,12 +56,20 @@ class Replicator:
         self._clock = clock
         self._lock = threading.Lock()
         self._target = _Target("")
+        self._pushing: dict[int, threading.Lock] = {}
+        """By rank: the save's own thread and the background never send the same at once."""
 
     def push(self, rank: int, index: int, header: SlotHeader) -> bool:
         """Push a slot to the next worker, if there is one and it answered lately; True when it has the copy then.
 
         The slot is hashed in any case. Never raises CheckpointError or OSError.
         """
+        with self._lock:
+            alone = self._pushing.setdefault(rank, threading.Lock())
+        with alone:
+            return self._push(rank, index, header)
+
+    def _push(self, rank: int, index: int, header: SlotHeader) -> bool:
         try:
             state = self._slots.describe(rank, index, header)
         except (CheckpointError, OSError) as error:
