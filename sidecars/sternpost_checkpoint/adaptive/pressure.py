@@ -36,6 +36,8 @@ class StageTimes:
     """How long the upload had nothing to send."""
     waited_for_store: float
     """How long the encoders had no room for what they had made, all threads together."""
+    sending: float
+    """How long the storage was at work on what it had."""
     raw_bytes: int
     stored_bytes: int
     interval: float | None = None
@@ -48,6 +50,8 @@ MIN_BANDWIDTH, MAX_BANDWIDTH = 1e6, 500e6
 """Bytes a second. A storage that takes more is priced as if it took so much: its space costs something, and restores read it."""
 START_PRICE = 3.0
 MIN_PRICE, MAX_PRICE = 0.3, 30.0
+SPEED_PRICE = 1.0
+"""With `prefer: speed`: what costs next to nothing is still taken."""
 STEP = 1.5
 RELAXED_SHARE = 0.5
 """A save that takes less of the interval than this is short of nothing."""
@@ -90,7 +94,7 @@ class Pressure:
         """What a stored byte costs, in seconds of one encoding thread."""
         if self.prefer is Preference.SIZE:
             return 1.0
-        price = MIN_PRICE if self.prefer is Preference.SPEED else self.price
+        price = SPEED_PRICE if self.prefer is Preference.SPEED else self.price
         return price * self.processors / self.bandwidth
 
     def observe(self, times: StageTimes) -> Pressure:
@@ -117,11 +121,9 @@ class Pressure:
         return replace(known, price=price, best=best, rising=rising)
 
     def _bandwidth(self, times: StageTimes) -> float:
-        # While the upload waits for the encoder it sends nothing: that says nothing of the storage.
-        sending = times.seconds - times.waited_for_encoder
-        if times.stored_bytes < 2**20 or sending <= 0:
+        if times.stored_bytes < 2**20 or times.sending <= 0:
             return self.bandwidth
-        measured = min(max(times.stored_bytes / sending, MIN_BANDWIDTH), MAX_BANDWIDTH)
+        measured = min(max(times.stored_bytes / times.sending, MIN_BANDWIDTH), MAX_BANDWIDTH)
         return float(self.bandwidth**_SMOOTHING * measured ** (1 - _SMOOTHING))
 
 

@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 import xxhash
 
 from sternpost_checkpoint.adaptive.choice import RAW, Choice, choose
-from sternpost_checkpoint.adaptive.policy import CodecPolicy
+from sternpost_checkpoint.adaptive.policy import CodecPolicy, Exactness
 from sternpost_checkpoint.adaptive.pressure import Pressure
 from sternpost_checkpoint.codec.base import PIECE_BYTES, NotEncodable, by_name
+from sternpost_checkpoint.codec.moments import EncodedMoments, encode_moments
+from sternpost_checkpoint.format.documents import MAX_REASON
 from sternpost_checkpoint.sidecar.bases import KeptState
 from sternpost_checkpoint.sidecar.plan import Planned
 from sternpost_checkpoint.sidecar.trials import Inputs, TrialBook
 
 Piece = bytes | memoryview
+
+MOMENT_BITS = {Exactness.LOSSLESS: (), Exactness.ADAPTIVE: (8,), Exactness.COMPACT: (4, 8)}
+"""The smallest first."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,14 @@ class Part:
 Item = Piece | Part
 
 
-def item_bytes(item: Item) -> int:
-    """What an item takes while it waits."""
-    return 0 if isinstance(item, Part) else memoryview(item).nbytes
+Batch = list[Item]
+"""Handed over together: passing on each tensor of a few kilobytes by itself would cost more than encoding it."""
+BATCH_BYTES = 2**20
+
+
+def batch_bytes(batch: Batch) -> int:
+    """What a batch takes while it waits."""
+    return sum(memoryview(item).nbytes for item in batch if not isinstance(item, Part))
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,45 @@ class Encoder:
     kept: KeptState | None
     """Where the decoded bytes go, for the next save."""
 
-    def encode(self, planned: Planned) -> Iterator[Item]:
-        """Yield the stored bytes of one tensor, and its Part last."""
+    def batches(self, units: Sequence[Sequence[Planned]]) -> Iterator[Batch]:
+        """Yield what `encode` makes of all units, in batches."""
+        batch: Batch = []
+        size = 0
+        for unit in units:
+            for item in self.encode(unit):
+                batch.append(item)
+                size += 0 if isinstance(item, Part) else memoryview(item).nbytes
+                if size >= BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+        if batch:
+            yield batch
+
+    def encode(self, planned: Sequence[Planned]) -> Iterator[Item]:
+        """Yield the stored bytes of one tensor, and its Part last; of two moments, one after the other."""
+        refused = ""
+        if len(planned) == 2:
+            first, second = planned
+            for bits in MOMENT_BITS[self.policy.exactness]:
+                try:
+                    found = encode_moments(
+                        first.inputs.raw,
+                        second.inputs.raw,
+                        first.inputs.spec.dtype,
+                        bits=bits,
+                        bound=self.policy.max_update_error,
+                    )
+                except NotEncodable as error:
+                    refused += f"; not {bits} bits: {error}"
+                    continue
+                reason = f"update error {found.update_error:.2g} of at most {self.policy.max_update_error:g}{refused}"
+                yield from _parts(reason, found, first, second)
+                return
+        for item in planned:
+            reason = f"{item.choice.reason}{refused}"[:MAX_REASON]
+            yield from self._encode(replace(item, choice=replace(item.choice, reason=reason)))
+
+    def _encode(self, planned: Planned) -> Iterator[Item]:
         inputs = self._keep(planned.inputs)
         size, started = 0, time.perf_counter()
         choice, pieces = self._begin(planned, inputs)
@@ -105,7 +152,7 @@ class Encoder:
                 evidence = replace(evidence, trials=others)
                 refused = choice.codec
                 choice = choose(evidence, self.policy, self.pressure, delta=planned.delta)
-                choice = replace(choice, reason=f"{choice.reason}; not {refused}: {error}"[:200])
+                choice = replace(choice, reason=f"{choice.reason}; not {refused}: {error}"[:MAX_REASON])
                 continue
             return self._unless_larger(choice, inputs, first, pieces)
 
@@ -139,9 +186,29 @@ class Encoder:
         return best[1], iter(best[2])
 
 
+def _parts(reason: str, found: EncodedMoments, first: Planned, second: Planned) -> Iterator[Item]:
+    for planned, pieces, raw_hash in (
+        (first, found.exp_avg, found.exp_avg_hash),
+        (second, found.exp_avg_sq, found.exp_avg_sq_hash),
+    ):
+        yield from pieces
+        spec = planned.inputs.spec
+        yield Part(
+            number=planned.number,
+            name=spec.name,
+            codec=found.codec,
+            delta=False,
+            companion=None,
+            raw_hash=raw_hash,
+            raw_bytes=spec.bytes,
+            reason=f"{planned.inputs.role.kind}: {reason}"[:MAX_REASON],
+            update_error=found.update_error,
+        )
+
+
 def raw_choice(choice: Choice, why: str) -> Choice:
     """Raw, in place of `choice`."""
-    return Choice(RAW, delta=False, companion=False, share=1.0, reason=f"{choice.reason}; {why}"[:200])
+    return Choice(RAW, delta=False, companion=False, share=1.0, reason=f"{choice.reason}; {why}"[:MAX_REASON])
 
 
 def pieces_of(name: str, inputs: Inputs) -> Iterator[Piece]:

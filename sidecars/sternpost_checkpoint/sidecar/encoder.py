@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import xxhash
@@ -20,9 +21,9 @@ from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.lineage import Generation, eligible
 from sternpost_checkpoint.sidecar.bases import BaseKeeper, KeptState
 from sternpost_checkpoint.sidecar.budget import Budget
-from sternpost_checkpoint.sidecar.encode import Encoder, Item, Part, Piece, item_bytes
+from sternpost_checkpoint.sidecar.encode import BATCH_BYTES, Batch, Encoder, Part, Piece, batch_bytes
 from sternpost_checkpoint.sidecar.pipeline import Request, Stream, Waits
-from sternpost_checkpoint.sidecar.plan import Plan, make_plan
+from sternpost_checkpoint.sidecar.plan import Plan, cost_of, grouped, make_plan
 from sternpost_checkpoint.sidecar.trials import Speeds, TrialBook
 from sternpost_checkpoint.sidecar.workers import touch
 
@@ -59,17 +60,20 @@ class Encoding:
         self.stored: list[StoredTensor] = []
         self.bytes = 0
         self.raw_bytes = 0
-        self.raw_bytes_total = sum(item.inputs.spec.bytes for item in plan.tensors)
+        self.raw_bytes_total = sum(item.inputs.spec.bytes for unit in plan.units for item in unit)
         self.totals: dict[str, CodecTotals] = {}
         self.plan_seconds = 0.0
         self._first_at = self._last_at = 0.0
         self._done_at = 0.0
         self._base = base
         self._stream = Stream(
-            [Request[Item](item.cost, lambda item=item: encoder.encode(item)) for item in plan.tensors],  # type: ignore[misc]
+            [
+                Request[Batch](cost_of(units), partial(encoder.batches, units))
+                for units in grouped(plan.units, BATCH_BYTES)
+            ],
             memory=resources.memory,
             processors=resources.processors,
-            size=item_bytes,
+            size=batch_bytes,
         )
         self._hash = xxhash.xxh3_128()
 
@@ -101,7 +105,7 @@ class Encoding:
         self._first_at = time.perf_counter()
         yield self._count(SHARD_HEADER)
         offset, stored_hash = self.bytes, xxhash.xxh3_128()
-        for item in self._stream.items():
+        for item in (item for batch in self._stream.items() for item in batch):
             if not isinstance(item, Part):
                 stored_hash.update(item)
                 yield self._count(item)
@@ -227,10 +231,17 @@ class RankEncoder:
         self._keeper.finish(generation, encoding.kept, encoding.hash)
         interval = saved_at - self._saved_at if self._saved_at is not None and saved_at > self._saved_at else None
         self._saved_at = saved_at
-        waits = encoding.waits
+        stages, waits = encoding.stages(), encoding.waits
         self.pressure = self.pressure.observe(
             StageTimes(
-                seconds, waits.encoding, waits.encoder, waits.store, encoding.raw_bytes, encoding.bytes, interval
+                seconds=seconds,
+                encode_seconds=waits.encoding,
+                waited_for_encoder=stages["plan"] + waits.encoder,
+                waited_for_store=waits.store,
+                sending=stages["upload"] + stages["finish"],
+                raw_bytes=encoding.raw_bytes,
+                stored_bytes=encoding.bytes,
+                interval=interval,
             )
         )
 

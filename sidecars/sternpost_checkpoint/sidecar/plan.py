@@ -37,8 +37,6 @@ class Planned:
     """Whether it may build on the base, if the choice turns out not to fit."""
     rivals: tuple[str, ...] = ()
     """Codecs that may turn out smaller."""
-    moments_with: int | None = None
-    """The second moment that is encoded together with this first one: index into the table."""
 
     @property
     def cost(self) -> int:
@@ -46,14 +44,15 @@ class Planned:
         size = self.inputs.spec.bytes
         if self.choice.codec == RAW:
             return min(size, 2 * PIECE_BYTES)
-        return min(size, int(size * self.choice.share * 1.25)) * (1 + len(self.rivals)) + PIECE_BYTES
+        return min(size, int(size * self.choice.share * 1.25)) * (1 + len(self.rivals)) + min(size, PIECE_BYTES)
 
 
 @dataclass(frozen=True)
 class Plan:
     """All tensors of this rank's shard, in its order."""
 
-    tensors: list[Planned]
+    units: list[tuple[Planned, ...]]
+    """What is encoded together: a tensor by itself, or a first moment with its second."""
     keep: list[TensorSpec]
     """What the next save may be encoded against."""
     decision: Decision
@@ -90,25 +89,44 @@ def make_plan(  # the parts of a save
     book.forget_others({specs[number].name for number in stored})
     decision = may_build
     if may_build.delta:
-        decision = pays(*saved_by_deltas(evidences.values(), policy, pressure))
+        exact = [found for number, found in evidences.items() if number not in {*pairs.keys(), *pairs.values()}]
+        decision = pays(*saved_by_deltas(exact, policy, pressure))
         if decision.delta:
             decision = replace(decision, reason=f"{may_build.reason}; {decision.reason}")
-    planned = []
-    second = set(pairs.values())
-    for number in stored:
-        if number in second:
-            continue  # with its first moment
+
+    def planned(number: int) -> Planned:
         choice = choose(evidences[number], policy, pressure, delta=decision.delta)
         rivals = _rivals(evidences[number], choice, policy, delta=decision.delta)
-        item = Planned(number, inputs[number], evidences[number], choice, decision.delta, rivals)
-        if number in pairs:
-            other = pairs[number]
-            planned.append(replace(item, moments_with=other))
-            choice = choose(evidences[other], policy, pressure, delta=False)
-            item = Planned(other, inputs[other], evidences[other], choice, delta=False)
-        planned.append(item)
+        return Planned(number, inputs[number], evidences[number], choice, decision.delta, rivals)
+
+    second = set(pairs.values())
+    units: list[tuple[Planned, ...]] = [
+        (planned(number), planned(pairs[number])) if number in pairs else (planned(number),)
+        for number in stored
+        if number not in second  # that one comes with its first moment
+    ]
     keep = worth_keeping(specs, roles, keep_bytes) if policy.max_chain > 0 else []
-    return Plan(planned, keep, decision)
+    return Plan(units, keep, decision)
+
+
+def cost_of(units: Sequence[Sequence[Planned]]) -> int:
+    """Bytes of memory that encoding units, one after the other, takes."""
+    # Moments come in pairs, which are encoded and decoded whole, to measure what that does to the update.
+    return sum(sum(item.inputs.spec.bytes for item in unit) if len(unit) == 2 else unit[0].cost for unit in units)
+
+
+def grouped(units: Sequence[tuple[Planned, ...]], size: int) -> list[list[tuple[Planned, ...]]]:
+    """Consecutive units together, as long as they are no more than `size` raw bytes."""
+    groups: list[list[tuple[Planned, ...]]] = []
+    room = 0
+    for unit in units:
+        raw = sum(item.inputs.spec.bytes for item in unit)
+        if not groups or raw > room:
+            groups.append([])
+            room = size
+        groups[-1].append(unit)
+        room -= raw
+    return groups
 
 
 def _samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ class Sample:
         return np.concatenate([data[start * width : (start + self.run) * width] for start in self.starts]).data
 
 
+@functools.lru_cache(maxsize=4096)
 def sample_of(size: int, dtype: str, *, thorough: bool) -> Sample:
     """Choose the sample of a tensor of `size` bytes."""
     width = ITEM_BYTES[dtype]

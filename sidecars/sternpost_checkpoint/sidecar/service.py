@@ -31,6 +31,7 @@ from sternpost_checkpoint.sidecar.jobs import Fence, Jobs
 from sternpost_checkpoint.sidecar.metrics import Metrics
 from sternpost_checkpoint.sidecar.pending import PendingCommit, PendingCommits
 from sternpost_checkpoint.sidecar.rank import RankFolder, Save
+from sternpost_checkpoint.sidecar.trials import warm_up
 from sternpost_checkpoint.sidecar.watched import WatchedStore
 from sternpost_checkpoint.sidecar.workers import GivenUpError, Workers, touch
 from sternpost_checkpoint.store.base import Store
@@ -100,6 +101,7 @@ class Service:
         heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heartbeat.start()
         _log.info("ready", storage=self._catalog.store.uri, shared_memory=str(self._config.shm))
+        threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
         if self._ring is not None:
             self._ring.start()
         while not self._stop.is_set():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from sternpost_checkpoint.adaptive.choice import RAW
 from sternpost_checkpoint.adaptive.evidence import Evidence, Trial
-from sternpost_checkpoint.adaptive.kinds import Role
+from sternpost_checkpoint.adaptive.kinds import Kind, Role
 from sternpost_checkpoint.codec.base import NotEncodable, by_name, names
 from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.sidecar.samples import Sample, changed_share, entropy_bits, sample_of
@@ -31,11 +33,15 @@ PRIOR_SPEEDS = {
     "mask-zstd": 600e6,
     "xor-planes": 450e6,
     "low-bits": 900e6,
-    "float-ans": 500e6,
-    "diff-ans": 500e6,
+    "float-ans": 900e6,
+    "diff-ans": 700e6,
+    "mask-ans": 900e6,
 }
 """Raw bytes a second of one thread, until measured."""
 UNKNOWN_SPEED = 300e6
+OBSERVED_BYTES = 2**19
+MAX_OFF = 3.0
+"""So many times faster or slower than its prior, beside the others, can a codec be."""
 
 
 @dataclass
@@ -62,26 +68,37 @@ class Inputs:
 
 
 class Speeds:
-    """How fast each codec was here. For several threads."""
+    """How fast each codec is here. For several threads.
+
+    A processor that is slow, or busy with others, is so for all codecs: what one of them shows of it counts for all. Otherwise
+    those that were never used would look better and better beside those that were.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, int], float] = {}
+        self._machine = 1.0
+        """Of the prior speeds, that this machine reaches at present."""
+        self._own: dict[tuple[str, str, int], float] = {}
+        """What is left of it for a codec, dtype and p: how far its prior is off."""
         self._lock = threading.Lock()
 
     def of(self, codec: str, dtype: str, changed: float | None) -> float:
         """Raw bytes that a thread encodes in a second."""
-        return self._known.get(self._key(codec, dtype, changed), PRIOR_SPEEDS.get(codec, UNKNOWN_SPEED))
+        prior = PRIOR_SPEEDS.get(codec, UNKNOWN_SPEED)
+        return prior * self._machine * self._own.get(self._key(codec, dtype, changed), 1.0)
 
     def observe(self, codec: str, dtype: str, changed: float | None, size: int, seconds: float) -> None:
         """Learn from a whole tensor; small ones say too little."""
-        if size < 2**16 or seconds <= 0:
+        if size < OBSERVED_BYTES or seconds <= 0:
             return
         key = self._key(codec, dtype, changed)
         with self._lock:
-            before = self._known.get(key, PRIOR_SPEEDS.get(codec, UNKNOWN_SPEED))
+            ratio = size / seconds / PRIOR_SPEEDS.get(codec, UNKNOWN_SPEED)
+            expected = self._machine * self._own.get(key, 1.0)
             # A thread that lost the processor for a while was not slow: one bad moment must not count in full.
-            now = min(max(size / seconds, before / 4), before * 4)
-            self._known[key] = before**_SMOOTHING * now ** (1 - _SMOOTHING)
+            ratio = min(max(ratio, expected / 4), expected * 4)
+            self._machine = self._machine**_SMOOTHING * ratio ** (1 - _SMOOTHING)
+            own = self._own.get(key, 1.0) ** _SMOOTHING * (ratio / self._machine) ** (1 - _SMOOTHING)
+            self._own[key] = min(max(own, 1 / MAX_OFF), MAX_OFF)
 
     @staticmethod
     def _key(codec: str, dtype: str, changed: float | None) -> tuple[str, str, int]:
@@ -175,10 +192,7 @@ def _tried(cut: Inputs, changed: float | None) -> dict[str, float]:
     """Stored bytes for each raw byte of the sample, for every lossless codec that takes it."""
     shares = {}
     for name in names():
-        try:
-            codec = by_name(name)
-        except ModuleNotFoundError:  # TEMPORARY
-            continue
+        codec = by_name(name)
         if name == RAW or not codec.lossless:
             continue
         if (codec.needs_base and cut.base is None) or (codec.needs_companion and cut.companion is None):
@@ -191,6 +205,21 @@ def _tried(cut: Inputs, changed: float | None) -> dict[str, float]:
             continue
         shares[name] = size / len(cut.raw)
     return shares
+
+
+def warm_up() -> None:
+    """Try every codec once, so that none is loaded and compiled inside of the first save."""
+    elements = np.arange(SMALL_BYTES, dtype=np.uint32)
+    halves = (elements % 977).astype(np.uint16)
+    exact = (halves.astype(np.uint32) << 16) + elements % 7
+    for dtype, raw, companion in (("bfloat16", halves, None), ("float32", exact, halves)):
+        size = raw.nbytes
+        spec = TensorSpec("model/warm", "model", dtype, raw.shape, 0, size, replicated=False, stored=True)
+        base = (raw ^ (elements % 3 == 0)).astype(raw.dtype)
+        inputs = Inputs(spec, Role(Kind.WEIGHT), raw.data.cast("B"), base=base.data.cast("B"))
+        if companion is not None:
+            inputs.companion, inputs.companion_dtype = companion.data.cast("B"), "bfloat16"
+        TrialBook().evidence(inputs)
 
 
 def encoded_bytes(name: str, inputs: Inputs) -> int:

@@ -31,7 +31,7 @@ def saved(tmp_path: Path, helpers: Any) -> Path:
 
 def fetch_rank(store: Path, folder: Path, rank: int) -> bytes:
     slot = SlotWriter(folder / "target")
-    header = fetch(Catalog(FileStore(store)), GENERATION, rank, slot, 9)
+    header = fetch(Catalog(FileStore(store)), GENERATION, rank, slot, 9).header
     assert header.is_same(slot.header())
     slot.meta(header)
     return bytes(slot.payload(header))
@@ -120,12 +120,14 @@ def attack(saved: Path, name: str, change: Any) -> dict[str, Any]:
         lambda value: value.update(step=2**70),
         lambda value: value.update(format="2"),
         lambda value: value.update(surprise=1),
-        lambda value: value.update(bases=[[5, 1]]),
-        lambda value: value.update(bases=[[6, 1]]),
-        lambda value: value.update(bases=[[3, 1], [2, 1]]),
-        lambda value: value.update(bases=[[3, 1], [3, 1]]),
-        lambda value: value.update(bases=[[-1, 1]]),
-        lambda value: value.update(bases=[3]),
+        lambda value: value.update(bases=[[5, 1]], chain=1),
+        lambda value: value.update(bases=[[6, 1]], chain=1),
+        lambda value: value.update(bases=[[3, 1], [2, 1]], chain=1),
+        lambda value: value.update(bases=[[3, 1], [3, 1]], chain=1),
+        lambda value: value.update(bases=[[-1, 1]], chain=1),
+        lambda value: value.update(bases=[3], chain=1),
+        lambda value: value.update(bases=[[3, 1]]),
+        lambda value: value.update(chain=1),
         lambda value: value["ranks"][0]["shard"].update(name="rank-00000.shard"),
         lambda value: value["ranks"][0]["shard"].update(name="rank-00001-0123456789abcdef.shard"),
         lambda value: value["ranks"][0]["shard"].update(bytes=2**60),

@@ -44,7 +44,7 @@ def save(pressure: Pressure, bandwidth: float, interval: float, found: Sequence[
     upload = stored / bandwidth
     seconds = max(encode / pressure.processors, upload)
     waited = max(upload - encode / pressure.processors, 0) * pressure.processors
-    return StageTimes(seconds, encode, seconds - upload, waited, SIZE, int(stored), interval)
+    return StageTimes(seconds, encode, seconds - upload, waited, upload, SIZE, int(stored), interval)
 
 
 def settle(bandwidth: float, interval: float, processors: int = 1) -> tuple[Pressure, list[StageTimes]]:
@@ -78,6 +78,7 @@ times_ = st.builds(
     encode_seconds=st.floats(0, 1e4),
     waited_for_encoder=st.floats(0, 1e4),
     waited_for_store=st.floats(0, 1e4),
+    sending=st.floats(0, 1e4),
     raw_bytes=st.integers(0, 2**46),
     stored_bytes=st.integers(0, 2**45),
     interval=st.none() | st.floats(1e-3, 1e5),
