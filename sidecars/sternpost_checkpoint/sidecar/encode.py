@@ -12,7 +12,7 @@ from sternpost_checkpoint.adaptive.choice import RAW, Choice, choose
 from sternpost_checkpoint.adaptive.policy import CodecPolicy, Exactness
 from sternpost_checkpoint.adaptive.pressure import Pressure
 from sternpost_checkpoint.codec.base import PIECE_BYTES, NotEncodable, by_name
-from sternpost_checkpoint.codec.moments import EncodedMoments, encode_moments
+from sternpost_checkpoint.codec.moments import Moments, encode_moments
 from sternpost_checkpoint.format.documents import MAX_REASON
 from sternpost_checkpoint.sidecar.bases import KeptState
 from sternpost_checkpoint.sidecar.plan import Planned
@@ -20,7 +20,11 @@ from sternpost_checkpoint.sidecar.trials import Inputs, TrialBook
 
 Piece = bytes | memoryview
 
-MOMENT_BITS = {Exactness.LOSSLESS: (), Exactness.ADAPTIVE: (8,), Exactness.COMPACT: (4, 8)}
+MOMENT_CODECS: dict[Exactness, tuple[str, ...]] = {
+    Exactness.LOSSLESS: (),
+    Exactness.ADAPTIVE: ("clusters-8",),
+    Exactness.COMPACT: ("clusters-4", "clusters-8"),
+}
 """The smallest first."""
 
 
@@ -82,20 +86,16 @@ class Encoder:
         refused = ""
         if len(planned) == 2:
             first, second = planned
-            for bits in MOMENT_BITS[self.policy.exactness]:
+            for codec in MOMENT_CODECS[self.policy.exactness]:
                 try:
                     found = encode_moments(
-                        first.inputs.raw,
-                        second.inputs.raw,
-                        first.inputs.spec.dtype,
-                        bits=bits,
-                        bound=self.policy.max_update_error,
+                        first.inputs.raw, second.inputs.raw, codec=codec, bound=self.policy.max_update_error
                     )
                 except NotEncodable as error:
-                    refused += f"; not {bits} bits: {error}"
+                    refused += f"; {error}"
                     continue
                 reason = f"update error {found.update_error:.2g} of at most {self.policy.max_update_error:g}{refused}"
-                yield from _parts(reason, found, first, second)
+                yield from _parts(codec, reason, found, first, second)
                 return
         for item in planned:
             reason = f"{item.choice.reason}{refused}"[:MAX_REASON]
@@ -186,17 +186,17 @@ class Encoder:
         return best[1], iter(best[2])
 
 
-def _parts(reason: str, found: EncodedMoments, first: Planned, second: Planned) -> Iterator[Item]:
+def _parts(codec: str, reason: str, found: Moments, first: Planned, second: Planned) -> Iterator[Item]:
     for planned, pieces, raw_hash in (
-        (first, found.exp_avg, found.exp_avg_hash),
-        (second, found.exp_avg_sq, found.exp_avg_sq_hash),
+        (first, found.first, found.first_raw_hash),
+        (second, found.second, found.second_raw_hash),
     ):
         yield from pieces
         spec = planned.inputs.spec
         yield Part(
             number=planned.number,
             name=spec.name,
-            codec=found.codec,
+            codec=codec,
             delta=False,
             companion=None,
             raw_hash=raw_hash,

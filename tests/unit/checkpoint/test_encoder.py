@@ -95,7 +95,7 @@ def test_a_bound_that_cannot_be_kept_means_bit_for_bit(helpers: Any, tmp_path: P
     assert decoded(tmp_path, 1) == {name: values.tobytes() for name, (_, values) in state.items()}
     entry = found["optimizer/0/exp_avg"]
     assert entry.update_error is None
-    assert "not 8 bits" in entry.reason
+    assert "clusters-8: the update's error is above" in entry.reason
 
 
 def test_frozen_weights_cost_nothing(helpers: Any, tmp_path: Path) -> None:
