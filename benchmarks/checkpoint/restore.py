@@ -187,11 +187,15 @@ def over_tls(root: Path, port: int, target: memoryview) -> None:
             position += count
 
 
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds."""
-    started = time.perf_counter()
+Seconds = tuple[float, float]
+"""By the clock, and of this process's CPU time: what a busy machine does not change."""
+
+
+def timed(work: Callable[[], Any]) -> Seconds:
+    """How long it takes."""
+    started, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - used
 
 
 def commit(root: Path, meta: Meta) -> None:
@@ -240,8 +244,8 @@ def prepare(root: Path, megabytes: int, ports: Sequence[int]) -> Meta:
     return meta
 
 
-def measure(root: Path, meta: Meta, rounds: int, ring: Ring, tls_port: int) -> dict[str, float]:
-    """Median seconds of everything."""
+def measure(root: Path, meta: Meta, rounds: int, ring: Ring, tls_port: int) -> dict[str, Seconds]:
+    """Medians of everything."""
     directory = rank_directory(root / "worker-0", 0)
     slot = Slot.open(slot_path(directory, 0))
     header = slot.header()
@@ -289,18 +293,21 @@ def measure(root: Path, meta: Meta, rounds: int, ring: Ring, tls_port: int) -> d
         "peerFresh": lambda: _without_own(root, lambda: bring(catalog, 1, ring, fresh_slot(), "peer")),
         "storage": lambda: bring(limited, 0, None, warm, "storage"),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    seconds: dict[str, list[Seconds]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, work in cases.items():
             taken = timed(work) if name not in ("peer", "peerFresh") else work()
             if number:  # the first round is for page faults, imports and compiled kernels
                 seconds[name].append(taken)
-        progress(f"round {number} of {rounds}: " + ", ".join(f"{n} {s[-1]:.3f}" for n, s in seconds.items() if s))
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        progress(f"round {number} of {rounds}: " + ", ".join(f"{n} {s[-1][0]:.3f}" for n, s in seconds.items() if s))
+    return {
+        name: (statistics.median(wall for wall, _ in values), statistics.median(cpu for _, cpu in values))
+        for name, values in seconds.items()
+    }
 
 
-def _without_own(root: Path, work: Callable[[], None]) -> float:
-    """As at a worker that has nothing: its own slot is out of the way meanwhile. Seconds of `work` alone."""
+def _without_own(root: Path, work: Callable[[], None]) -> Seconds:
+    """As at a worker that has nothing: its own slot is out of the way meanwhile. Of `work` alone."""
     path = slot_path(rank_directory(root / "worker-0", 0), 0)
     aside = path.with_name("aside")
     path.rename(aside)
@@ -335,7 +342,7 @@ def main() -> None:
         try:
             if peer.stdout is None or peer.stdout.readline() != b"ready\n":
                 raise SystemExit("the peer did not start")
-            seconds = measure(root, meta, arguments.rounds, ring, ports[2])
+            measured = measure(root, meta, arguments.rounds, ring, ports[2])
         finally:
             peer.kill()
             peer.wait()
@@ -343,6 +350,7 @@ def main() -> None:
         stored = sum(
             entry.shard.bytes for entry in Catalog(FileStore(root / "store")).manifest(Generation(STEP, RUN)).ranks
         )
+    seconds = {name: wall for name, (wall, _) in measured.items()}
     ratios = {
         "shared memory, of memcpy": (seconds["sharedMemory"] / seconds["memcpy"], MEMCPY_GOAL, False),
         "peer, of plain TLS": (seconds["peer"] / seconds["plainTls"], TLS_GOAL, False),
@@ -358,6 +366,7 @@ def main() -> None:
     ]
     figures = {
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "cpuSeconds": {name: round(cpu, 4) for name, (_, cpu) in measured.items()},
         "bytes": meta.payload_bytes,
         "tensors": len(meta.tensors),
         "storedBytes": stored,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -38,7 +39,9 @@ from sternpost_checkpoint.ring.source import Filled, RemoteState, fill_from_own
 from sternpost_checkpoint.ring.survey import OWN, Held, obtainable, sources_for
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.sidecar.config import Config
-from sternpost_checkpoint.sidecar.metrics import Metrics
+
+if TYPE_CHECKING:
+    from sternpost_checkpoint.sidecar.metrics import Metrics
 
 _log = structlog.get_logger()
 
