@@ -69,9 +69,13 @@ _CODECS = {
     "raw": ("raw", "RawCodec"),
     "zstd-planes": ("planes", "PlanesCodec"),
     "mask": ("mask", "MaskCodec"),
+    "mask-ans": ("mask_ans", "MaskAnsCodec"),
     "mask-zstd": ("mask_zstd", "MaskZstdCodec"),
     "xor-planes": ("xor", "XorCodec"),
+    "diff-ans": ("diff_ans", "DiffAnsCodec"),
+    "float-ans": ("float_ans", "FloatAnsCodec"),
     "low-bits": ("low_bits", "LowBitsCodec"),
+    "rounded": ("rounded", "RoundedCodec"),
     "clusters-8": ("clusters", "Clusters8Codec"),
     "clusters-4": ("clusters", "Clusters4Codec"),
 }
