@@ -25,7 +25,7 @@ test-services: setup  ## what needs real servers: Redis and Prometheus, Debian's
 CLUSTER_TESTS ?= tests/cluster
 
 test-cluster: setup  ## what needs a real Kubernetes: makes one (root, Go), or uses the one of KUBECONFIG
-	$(BIN)/python -P -m pytest $(CLUSTER_TESTS) -q --durations=25
+	$(BIN)/python -P -m pytest $(CLUSTER_TESTS) -n 2 --dist loadgroup -q --durations=25
 
 VERSION := 0.1.0
 SERVICES := operator eagle-eye checkpoint memory
