@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from call_limits import limit_calls
 from chart_release import install, release_is_there
 from cluster_job import STEPS, ClusterJob
 from cluster_story import story
@@ -30,15 +31,7 @@ TEST_SECONDS = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            own = item.get_closest_marker("timeout")
-            seconds = own.args[0] if own and own.args else TEST_SECONDS
-            # Without the fixtures: the first test waits for the cluster, which on a new machine is built from source.
-            item.add_marker(pytest.mark.timeout(seconds, func_only=True), append=False)
-            # Two processes: what breaks nodes has the cluster for itself, what needs an API server alone runs beside it.
-            if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group("cluster"))
+    limit_calls(items, Path(__file__).parent, TEST_SECONDS)
 
 
 @pytest.hookimpl(wrapper=True)

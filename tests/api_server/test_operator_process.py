@@ -27,8 +27,6 @@ TAKEOVER_SECONDS = 15.0
 IDLE_SECONDS = 60
 RUNNING_JOBS, FINISHED_JOBS = 20, 200
 
-pytestmark = pytest.mark.xdist_group("bare API server")
-
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[BareApi]:

@@ -16,8 +16,6 @@ from prometheus_client import CollectorRegistry
 from sternpost_operator.cluster.kubernetes.configuration import load_configuration
 from sternpost_operator.metrics.operator_metrics import OperatorMetrics
 
-pytestmark = pytest.mark.xdist_group("bare API server")
-
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[BareApi]:
