@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-services test-cluster kind lint generated unit local setup develop generate lock clean
+.PHONY: help demo test test-services test-cluster cluster-nodes cluster-api-server kind lint generated unit local setup develop generate lock clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 22
@@ -25,7 +25,14 @@ test-services: setup  ## what needs real servers: Debian's Redis and Prometheus 
 CLUSTER_TESTS ?= tests/cluster
 
 test-cluster: setup  ## what needs a real Kubernetes: makes one (root, Go), or uses the one of KUBECONFIG
+	@$(MAKE) --no-print-directory -j 2 cluster-nodes cluster-api-server
+
+cluster-nodes:
 	$(BIN)/python -P -m pytest $(CLUSTER_TESTS) -q --durations=25
+
+# An API server of its own, without nodes: goes on beside the other, whose trainings mostly wait.
+cluster-api-server:
+	$(BIN)/python -P -m pytest tests/api_server -q --durations=5
 
 VERSION := 0.1.0
 SERVICES := operator eagle-eye checkpoint memory

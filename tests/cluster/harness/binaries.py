@@ -67,6 +67,11 @@ def _built(program: Program) -> Path:
     file = folders.cache() / "bin" / _key(module, program) / program.name
     if file.exists():
         return file
+    with folders.one_at_a_time("build"):
+        return file if file.exists() else _build(program, module, file)
+
+
+def _build(program: Program, module: Path, file: Path) -> Path:
     go = shutil.which("go")
     if go is None:
         raise HarnessError(

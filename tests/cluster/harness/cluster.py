@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,6 +154,10 @@ def down(folder: Path) -> None:
     if not (facts.exists() or mine or (folder / "machines").is_dir() or not any(folder.iterdir())):
         raise HarnessError(f"{folder} holds no cluster of this harness; nothing was removed")
     with step(f"removing what an earlier cluster left in {folder}" if mine else f"clearing {folder}"):
+        # All before any is waited for: the first process of a node goes after its children, and those only when the
+        # nsenter that started them takes their exit code, which one that stands still never does.
+        for process in mine:
+            process.signal(signal.SIGKILL)
         for process in mine:
             process.kill()
         if facts.exists():
@@ -174,6 +179,6 @@ def require_packages() -> None:
         "etcd-server containerd runc containernetworking-plugins iptables conntrack buildah mmdebstrap iproute2 util-linux"
         " procps openssl ca-certificates"
     )
-    with step("looking for Debian's packages"):
+    with step("looking for Debian's packages"), folders.one_at_a_time("packages"):
         run("python3", folders.ROOT / "tools" / "debian.py", *packages.split(), timeout=1200)
     say(f"cache: {folders.cache()}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,3 +23,12 @@ def cache() -> Path:
 def default_cluster() -> Path:
     """The folder of the cluster that the tests make."""
     return Path(os.environ.get("STERNPOST_CLUSTER_DIR") or cache() / "clusters" / "test")
+
+
+@contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """Wait until no other process of this user does `what`: test processes share the cache, and the machine's packages."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f"{what}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

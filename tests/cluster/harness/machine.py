@@ -127,8 +127,12 @@ class Machine:
         self.component(component).signal(signal.SIGSTOP)
 
     def resume(self, component: str) -> None:
-        """Let it go on."""
-        self.component(component).signal(signal.SIGCONT)
+        """Let it go on, and the nsenter that started it: it stops itself when its child stands still."""
+        process = self.component(component)
+        process.signal(signal.SIGCONT)
+        parent = process.parent
+        if parent is not None:
+            parent.signal(signal.SIGCONT)
 
     def power_off(self) -> None:
         """End everything on it at once, with no chance to say good-bye; nothing happens when it is off."""

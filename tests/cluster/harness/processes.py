@@ -32,6 +32,15 @@ class Started:
         except psutil.NoSuchProcess:
             return False
 
+    @property
+    def parent(self) -> Started | None:
+        """The process that started it, when both still run."""
+        try:
+            parent = psutil.Process(self.pid).parent() if self.alive else None
+            return None if parent is None else Started(parent.pid, parent.create_time())
+        except psutil.NoSuchProcess:
+            return None
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it has ended."""
         if self.alive:
