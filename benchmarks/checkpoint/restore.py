@@ -5,7 +5,8 @@
 The state is of 291 float32 tensors. A second process is the peer: it has the state in its slot and serves it, and beside it the
 same bytes over plain TLS: one connection of a wrapped socket, with the same certificate. In each round everything is measured
 once, so that a busy machine is busy for all; the figures are medians, and a goal is about the medians of one run.
-All targets are faulted in before; `fresh` is the peer and plain TLS with targets that are not, as at a new worker.
+All targets are faulted in before; `fresh` is the peer and plain TLS into shared memory that is reserved first, as at a new
+worker.
 """
 
 from __future__ import annotations
@@ -255,7 +256,7 @@ def measure(root: Path, meta: Meta, rounds: int, ring: Ring, tls_port: int) -> d
     entry = SlotStatus(1, STEP, RUN, Progress.COMMITTED, payload_hash=xxhash.xxh3_128_hexdigest(payload))
     write_status(status_path(directory), RankStatus({0: entry}))
     source, target = np.frombuffer(payload, np.uint8), np.ones(len(payload), np.uint8)
-    memory = memoryview(target)
+    memory = target.data
     tensors = [torch.from_numpy(target[spec.offset : spec.offset + spec.bytes]) for spec in meta.tensors]
     slots = Slots(directory)
     catalog, limited = Catalog(FileStore(root / "store")), Catalog(LimitedStore(root / "store"))
@@ -279,6 +280,11 @@ def measure(root: Path, meta: Meta, rounds: int, ring: Ring, tls_port: int) -> d
         if set(found.sources) != {expected}:
             raise SystemExit(f"the state came from {found.sources}, not from {expected}")
 
+    def over_tls_to_fresh() -> None:
+        slot = fresh_slot()
+        slot.ensure(bytes_needed(meta.payload_bytes, len(meta.to_bytes())))
+        over_tls(root, tls_port, memoryview(slot.memory)[HEADER_BYTES : HEADER_BYTES + len(payload)])
+
     def fresh_slot() -> SlotWriter:
         (root / "fresh").unlink(missing_ok=True)
         return SlotWriter(root / "fresh")
@@ -289,7 +295,7 @@ def measure(root: Path, meta: Meta, rounds: int, ring: Ring, tls_port: int) -> d
         "sharedMemoryBySidecar": lambda: bring(catalog, 0, ring, warm, "shared-memory"),
         "plainTls": lambda: over_tls(root, tls_port, memory),
         "peer": lambda: _without_own(root, lambda: bring(catalog, 1, ring, warm, "peer")),
-        "plainTlsFresh": lambda: over_tls(root, tls_port, memoryview(np.empty(len(payload), np.uint8))),
+        "plainTlsFresh": over_tls_to_fresh,
         "peerFresh": lambda: _without_own(root, lambda: bring(catalog, 1, ring, fresh_slot(), "peer")),
         "storage": lambda: bring(limited, 0, None, warm, "storage"),
     }
