@@ -140,16 +140,28 @@ class BaseKeeper:
             self.budget.release(len(memory))
 
 
-def worth_keeping(specs: Sequence[TensorSpec], roles: dict[int, Role], limit: int) -> list[TensorSpec]:
-    """The tensors that a later save may be encoded against, as many as `limit` bytes hold, 16-bit ones first.
+def worth_keeping(
+    specs: Sequence[TensorSpec], roles: dict[int, Role], limit: int, *, moments: bool
+) -> list[TensorSpec]:
+    """The tensors that a later save may be encoded against, as many as `limit` bytes hold, those that gain most first.
 
-    Weights only: after one step every element of a master and of the moments has changed, and a master is stored as what its
-    weight lacks.
+    `moments`: whether they are stored bit for bit; what decoding gives of others is not what is in the slot.
     """
-    weights = [specs[number] for number, role in roles.items() if role.kind is Kind.WEIGHT and specs[number].bytes]
+
+    def rank(number: int) -> int | None:
+        kind = roles[number].kind
+        if kind is Kind.WEIGHT:
+            return 0 if specs[number].dtype in ("bfloat16", "float16") else 1
+        if kind is Kind.MASTER:
+            return 3
+        if kind is Kind.SECOND_MOMENT and moments:
+            return 2
+        return 4 if kind is Kind.FIRST_MOMENT and moments else None
+
     chosen, used = [], 0
-    for spec in sorted(weights, key=lambda spec: spec.dtype not in ("bfloat16", "float16")):
-        if used + spec.bytes <= limit:
-            chosen.append(spec)
-            used += spec.bytes
+    ranked = [(order, number) for number in roles if specs[number].bytes and (order := rank(number)) is not None]
+    for _, number in sorted(ranked):
+        if used + specs[number].bytes <= limit:
+            chosen.append(specs[number])
+            used += specs[number].bytes
     return chosen

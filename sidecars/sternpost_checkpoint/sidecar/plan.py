@@ -105,7 +105,8 @@ def make_plan(  # the parts of a save
         for number in stored
         if number not in second  # that one comes with its first moment
     ]
-    keep = worth_keeping(specs, roles, keep_bytes) if policy.max_chain > 0 else []
+    exactly = policy.exactness is Exactness.LOSSLESS
+    keep = worth_keeping(specs, roles, keep_bytes, moments=exactly) if policy.max_chain > 0 else []
     return Plan(units, keep, decision)
 
 

