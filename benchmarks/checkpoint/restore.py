@@ -93,13 +93,14 @@ def table(megabytes: int) -> Meta:
         (elements // 10,),
         *((elements * 9 // 10 // 24 * share // 12,) for _ in range(24) for share in (3, 1, 4, 4)),
     ]
-    specs, offset = [], 0
+    specs: list[TensorSpec] = []
+    offset = 0
     for role in ("model", "optimizer", "optimizer"):
         for shape in shapes:
             size = shape[0] * 4
             specs.append(TensorSpec(f"{role}/{len(specs)}", role, "float32", shape, offset, size, True, True))
             offset = align(offset + size)
-    trees = {"model": {}, "optimizer": {}}
+    trees: dict[str, Any] = {"model": {}, "optimizer": {}}
     return Meta(replicated=True, trees=trees, tensors=tuple(specs))
 
 
