@@ -75,8 +75,10 @@ def eagle_eye_container(job: TrainingJob, images: Images, identity: Identity, co
     }
 
 
-def checkpoint_container(job: TrainingJob, images: Images, identity: Identity, trainer: Mapping[str, Any]) -> Container:
-    """Native sidecar that compresses and stores checkpoints; needs `spec.checkpoint`.
+def checkpoint_container(
+    job: TrainingJob, images: Images, identity: Identity, trainer: Mapping[str, Any], *, kubernetes: bool
+) -> Container:
+    """Native sidecar that compresses and stores checkpoints; needs `spec.checkpoint`. `kubernetes`: with a /tmp of its own.
 
     Without a liveness probe: to kill it while it writes costs a checkpoint, and a trainer goes on without it.
     """
@@ -94,6 +96,8 @@ def checkpoint_container(job: TrainingJob, images: Images, identity: Identity, t
         own.append(variable("STERNPOST_RING_KEYS", volumes.RING_PATH))
         ports["ring"] = reserved.RING_PORT
         mounts.append(volumes.mount(volumes.RING, volumes.RING_PATH, read_only=True))
+    if kubernetes:
+        mounts.append(volumes.mount(volumes.SCRATCH, volumes.SCRATCH_PATH))
     container: Container = {
         "name": CHECKPOINT_CONTAINER,
         "image": images.checkpoint,

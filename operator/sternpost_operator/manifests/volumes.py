@@ -17,6 +17,7 @@ CONTROL = "sternpost-control"
 SHM = "sternpost-shm"
 TOKEN = "sternpost-token"  # noqa: S105 - a volume's name
 RING = "sternpost-ring"
+SCRATCH = "sternpost-scratch"
 CONTROL_PLANE = "sternpost-control-plane"
 
 BIN_PATH = f"{ROOT_PATH}/bin"
@@ -24,6 +25,8 @@ CONTROL_PATH = f"{ROOT_PATH}/control"
 SHM_PATH = f"{ROOT_PATH}/shm"
 TOKEN_PATH = f"{ROOT_PATH}/token"
 RING_PATH = f"{ROOT_PATH}/ring"
+SCRATCH_PATH = "/tmp"  # noqa: S108 -- an empty folder of the checkpoint sidecar's own
+SCRATCH_SIZE = "64Mi"
 TOKEN_KEY = "token"  # noqa: S105 - the key in the Secret
 SERVICE_ACCOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where every Kubernetes client looks."""
@@ -62,6 +65,9 @@ def build_volumes(job: TrainingJob, *, kubernetes: bool) -> list[Volume]:
         built.append(_ring_volume(job))
     if kubernetes:
         built.append(_service_account_volume())
+    if kubernetes and checkpoint is not None:
+        # Compiled kernels: never where a trainer could put other code in their place.
+        built.append({"name": SCRATCH, "emptyDir": {"sizeLimit": SCRATCH_SIZE}})
     return built
 
 

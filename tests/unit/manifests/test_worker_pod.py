@@ -118,6 +118,7 @@ def test_volumes(make_job: MakeJob, images: Images) -> None:
         "sternpost-shm",
         "sternpost-token",
         "sternpost-ring",
+        "sternpost-scratch",
         "sternpost-control-plane",
     }
 
@@ -274,7 +275,7 @@ class TestStorage:
             pod={"volumes": [{"name": "data", "nfs": {}}, {"name": "other", "emptyDir": {}}]},
         )
         sidecar = container(build_pod(job, 0, images=images), "sternpost-checkpoint")
-        assert sidecar["volumeMounts"][3:] == [mount]
+        assert sidecar["volumeMounts"][4:] == [mount]
 
     def test_credentials_reach_the_sidecar(self, make_job: MakeJob, images: Images) -> None:
         key = {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "key"}}}
