@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import re
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,9 @@ UPLOADS = 4
 READ_BYTES = 16 * 2**20
 """Of one ranged read: small enough to end well before a request's timeout, large enough to be worth one."""
 READERS = 4
-CONFLICTS = 5
-"""S3 answers 409 where two conditional writes meet: it says nothing about who won."""
+CONFLICT_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""S3 answers 409 where two conditional writes meet, before either can be seen: it says nothing about who will win. So long
+are the waits before the next try."""
 _NO_BUCKET = "NoSuchBucket: make the bucket first, or set another spec.checkpoint.storage"
 
 _CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
@@ -59,12 +62,14 @@ class ObstoreStore(Store):
         """Conditional put (If-None-Match)."""
         check_name(name)
         with self._explained("create", name):
-            for _ in range(CONFLICTS):
+            for pause in (*CONFLICT_SECONDS, None):
                 try:
                     obstore.put(self._objects, name, data, mode="create", use_multipart=False)
                 except (AlreadyExistsError, PreconditionError):
                     if self._is_there(name):
                         return False
+                    if pause is not None:
+                        time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 # not a secret: so that two part ways
                     continue
                 return True
         raise StoreError(f"cannot create {name} in {self.uri}: the store refuses it again and again without having it")

@@ -34,8 +34,7 @@ from pathlib import Path
 import numba, numpy, zstandard
 from sternpost_checkpoint.codec.base import by_name, names
 for name in names():
-    try: by_name(name)
-    except ModuleNotFoundError: pass
+    by_name(name)
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import CheckpointError
 from sternpost_checkpoint.format.names import generation_label
