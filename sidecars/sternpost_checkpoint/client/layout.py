@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 
-from sternpost_checkpoint.client.sharded import Block, DTensor, block_of, local_part
+from sternpost_checkpoint.client.sharded import Block, block_of, is_distributed, local_part
 from sternpost_checkpoint.errors import CheckpointError
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 from sternpost_checkpoint.format.table import MAX_DIMENSIONS, MAX_NAME_CHARACTERS, MAX_TENSORS, TensorSpec
@@ -84,7 +84,7 @@ def lay_out(
     blocks = {
         number: block_of(tensor, names[number], world_size)
         for number, tensor in enumerate(tensors)
-        if isinstance(tensor, DTensor)
+        if is_distributed(tensor)
     }
     shared = [
         number
@@ -155,7 +155,7 @@ def _offsets(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[int]
 
 def check_tensor(tensor: torch.Tensor, path: str) -> None:
     """Raise CheckpointError for a tensor that a checkpoint cannot hold."""
-    if torch.utils._python_dispatch.is_traceable_wrapper_subclass(tensor) and not isinstance(tensor, DTensor):  # noqa: SLF001
+    if torch.utils._python_dispatch.is_traceable_wrapper_subclass(tensor) and not is_distributed(tensor):  # noqa: SLF001
         raise CheckpointError(
             f"{path} is a {type(tensor).__qualname__}, a tensor made of others: give its parts, or an object with state_dict"
         )

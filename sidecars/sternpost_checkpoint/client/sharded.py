@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,16 @@ import torch
 from sternpost_checkpoint.errors import CheckpointError
 from sternpost_checkpoint.format.table import Shard
 
-if torch.distributed.is_available():
-    from torch.distributed.tensor import DTensor as DTensor  # noqa: PLC0414 # for the other modules, too
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-else:  # a torch built without it has no DTensor to meet
 
-    class DTensor:  # type: ignore[no-redef]
-        """Nothing is an instance of it."""
+def distributed_kind() -> type[Any] | None:
+    """The class DTensor, if somebody has imported it, which takes long; else there are no DTensors."""
+    return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+
+
+def is_distributed(tensor: object) -> bool:
+    """Whether it is a DTensor."""
+    kind = distributed_kind()
+    return kind is not None and isinstance(tensor, kind)
 
 
 @dataclass(frozen=True)
@@ -34,23 +38,26 @@ class Block:
     """Of the tensor that the block is a part of: equal on all ranks, other than the block's."""
 
 
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
+def local_part(tensor: Any) -> torch.Tensor:
     """The part of `tensor` that is in this process: itself, unless it is a DTensor."""
-    if isinstance(tensor, DTensor):
+    part: torch.Tensor = tensor
+    if is_distributed(tensor):
         with torch.no_grad():
-            local: torch.Tensor = tensor.to_local()
-            wait = getattr(local, "wait", None)  # a collective may still be filling it
-            return wait() if callable(wait) else local
-    return tensor
+            part = tensor.to_local()
+            wait = getattr(part, "wait", None)  # a collective may still be filling it
+            part = wait() if callable(wait) else part
+    return part
 
 
-def facts_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+def facts_of(tensor: Any) -> tuple[Any, ...]:
     """Everything that the block of a DTensor depends on, to be compared."""
-    return (tuple(tensor.shape), tensor.placements, tensor.device_mesh)  # type: ignore[attr-defined]
+    return (tuple(tensor.shape), tensor.placements, tensor.device_mesh)
 
 
 def block_of(tensor: Any, path: str, world_size: int) -> Block:
     """Tell which block of the whole `tensor`, a DTensor, is here. Raises CheckpointError where it is no plain block."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset  # noqa: PLC0415 # takes long
+
     mesh, placements = tensor.device_mesh, tensor.placements
     coordinate = mesh.get_coordinate()
     if coordinate is None or mesh.size() != world_size:
@@ -82,7 +89,7 @@ def block_of(tensor: Any, path: str, world_size: int) -> Block:
 
 def from_block(block: torch.Tensor, template: Any) -> torch.Tensor:
     """A DTensor like `template` whose local part is `block`."""
-    made: torch.Tensor = DTensor.from_local(
+    made: torch.Tensor = type(template).from_local(
         block.to(template.device),
         template.device_mesh,
         template.placements,

@@ -19,7 +19,7 @@ import torch
 
 from sternpost_checkpoint.client.layout import Layout, check_tensor, lay_out
 from sternpost_checkpoint.client.scan import Scan
-from sternpost_checkpoint.client.sharded import DTensor, facts_of, local_part
+from sternpost_checkpoint.client.sharded import distributed_kind, facts_of, local_part
 from sternpost_checkpoint.client.tree import encode
 from sternpost_checkpoint.format.names import FORMAT
 
@@ -65,7 +65,8 @@ class _Facts:
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         self.tensors = tensors
         self.kinds = list(map(type, tensors))
-        kinds = {kind for kind in set(self.kinds) if issubclass(kind, DTensor)}
+        sharded = distributed_kind()
+        kinds = {kind for kind in set(self.kinds) if issubclass(kind, sharded)} if sharded else set()
         distributed = [number for number, kind in enumerate(self.kinds) if kind in kinds] if kinds else []
         self.blocks = [facts_of(tensors[number]) for number in distributed]
         self.locals = tensors

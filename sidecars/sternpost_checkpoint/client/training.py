@@ -10,7 +10,7 @@ import torch
 
 from sternpost_checkpoint.client.module_state import ModuleState
 from sternpost_checkpoint.client.random_state import capture_random, restore_random
-from sternpost_checkpoint.client.sharded import DTensor, local_part
+from sternpost_checkpoint.client.sharded import is_distributed, local_part
 from sternpost_checkpoint.client.stateful import capture, put_back, unwrap
 from sternpost_checkpoint.errors import CheckpointError
 
@@ -76,7 +76,7 @@ class Training:
 
     def is_sharded(self) -> bool:
         """Whether parameters are DTensors."""
-        return any(isinstance(parameter, DTensor) for _, module in self._models() for parameter in module.parameters())
+        return any(is_distributed(parameter) for _, module in self._models() for parameter in module.parameters())
 
     def optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         """Those that are known as such, each with the path of its state."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sternpost_checkpoint.client.optimizer_state import with_state
-from sternpost_checkpoint.client.sharded import DTensor, from_block
+from sternpost_checkpoint.client.sharded import from_block, is_distributed
 from sternpost_checkpoint.client.snapshot import Snapshot, Snapshots
 from sternpost_checkpoint.client.training import Training
 from sternpost_checkpoint.errors import RestoreError
@@ -67,5 +67,5 @@ def wanted_state(training: Training, snapshots: Snapshots) -> WantedState:
     specs, whole = snapshot.layout.specs, snapshot.whole
     return WantedState(
         {spec.name: spec for spec in specs},
-        {spec.name: tensor for spec, tensor in zip(specs, whole, strict=True) if isinstance(tensor, DTensor)},
+        {spec.name: tensor for spec, tensor in zip(specs, whole, strict=True) if is_distributed(tensor)},
     )
