@@ -164,7 +164,7 @@ def undisturbed(steps: int) -> dict[str, list[float]]:
     return {name: value.double().flatten().tolist() for name, value in state.items()}
 
 
-@pytest.mark.parametrize(("layout", "world"), [("fsdp", 2), ("hsdp", 4), ("tp", 2), ("tp+fsdp", 4)])
+@pytest.mark.parametrize(("layout", "world"), [("fsdp", 2), ("hsdp", 4), ("tp+fsdp", 4)])
 def test_blocks_come_back_from_memory(
     surroundings: Any, train: Callable[..., list[list[Result]]], layout: str, world: int
 ) -> None:
