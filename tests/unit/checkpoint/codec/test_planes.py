@@ -67,7 +67,7 @@ def test_damage_raises_or_gives_bytes_of_the_right_size(position: int, flip: int
 
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
     frame = zstandard.ZstdCompressor().compress(bytes(1 << 30 >> 4))
-    stored = struct.pack("<I", 100) + struct.pack("<I", len(frame)) + frame
+    stored = struct.pack("<IBI", 100, 1, len(frame)) + frame
     with pytest.raises(FormatError, match="claims 67108864 bytes where 100 must be"):
         decode(PlanesCodec(), stored, 100, "uint8")
 
