@@ -54,14 +54,14 @@ def test_truncated_at_every_byte(name: str) -> None:
 def test_every_byte_flipped(name: str) -> None:
     case, stored = example(name)
     for position in range(len(stored)):
-        for flip in (1, 0x80, 0xFF):
+        for flip in (1, 0xFF):
             damaged = bytearray(stored)
             damaged[position] ^= flip
             survives(name, case, bytes(damaged))
 
 
 @pytest.mark.parametrize("name", names())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=80)
 @given(data=st.data())
 def test_noise(name: str, data: st.DataObject) -> None:
     case, stored = example(name)
@@ -74,7 +74,7 @@ def test_noise(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", names())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(stored=st.binary(max_size=200), size=st.integers(0, 40))
 def test_bytes_from_nowhere(name: str, stored: bytes, size: int) -> None:
     raw = bytes(8 * size)

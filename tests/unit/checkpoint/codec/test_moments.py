@@ -60,7 +60,7 @@ def test_the_error_is_what_is_stated(codec: str, bound: float, bits: float, size
         assert sum(map(len, [*found.first, *found.second])) * 8 / (2 * size) < bits
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.integers(0, 2000),

@@ -14,7 +14,7 @@ WITH_BASE = [name for name in ALONE if by_name(name).needs_base]
 
 
 @pytest.mark.parametrize("name", ALONE)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(case=cases())
 def test_what_is_decoded_is_what_was_encoded(name: str, case: Case) -> None:
     codec = by_name(name)
