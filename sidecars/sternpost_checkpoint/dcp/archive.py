@@ -21,7 +21,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 MAX_ENTRIES = 100_000
-MAX_VALUES = 1_000_000
+MAX_VALUES = 200_000
 """In one object: a pickle can say the same list again and again, so that a small one unfolds without end."""
 _FAR = 0xFFFFFFFF
 

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,13 @@ print(json.dumps({"growth": peak() - before, "results": results}))
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp("attacks")
+def outcome() -> Iterator[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="sternpost-test-", dir="/dev/shm") as folder:  # thousands of syncs
+        yield run_all(Path(folder))
+
+
+def run_all(root: Path) -> dict[str, Any]:
+    """Make every storage, and read them all in one process that may have little memory."""
     healthy(root / "healthy")
     for attack in ATTACKS:
         attack.make(root / attack.name)

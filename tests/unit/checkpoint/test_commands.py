@@ -240,7 +240,14 @@ def test_gc(storage: Path) -> None:
 def test_bench(tmp_path: Path) -> None:
     store = (tmp_path / "store").as_uri()
     result = answer("bench", "--size", "1M", "--storage", store)
-    assert {row["codec"] for row in result["codecs"]} >= {"raw", "zstd-planes", "mask", "diff-ans", "float-ans", "low-bits"}
+    assert {row["codec"] for row in result["codecs"]} >= {
+        "raw",
+        "zstd-planes",
+        "mask",
+        "diff-ans",
+        "float-ans",
+        "low-bits",
+    }
     assert all(row["ratio"] is None or row["ratio"] > 0 for row in result["codecs"])
     assert [row["what"] for row in result["storage"]] == ["write, durable", "read", "create if absent"]
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []

@@ -125,10 +125,11 @@ def test_ten_thousand_bytes_of_the_payload(content: dict[str, bytes]) -> None:
     shuffled = np.random.default_rng(2)
     shards = [(name, good) for name, good in files(content) if name.endswith(".shard")]
     image = dict(content)
+    reader = GenerationReader(Catalog(ImageStore(image)), NEWER)
     for number in range(FLIPS):
         name, good = shards[number % 50 == 0]
         image[name] = flipped(good, int(shuffled.integers(16, len(good))), int(shuffled.integers(8)))
-        problems = GenerationReader(Catalog(ImageStore(image)), NEWER).tensors(lambda *_: None, ONE)
+        problems = reader.tensors(lambda *_: None, ONE)
         assert len(problems) == 1
         assert name in str(problems[0])
         assert "do not match their hash" in str(problems[0])

@@ -96,5 +96,5 @@ def _garbage(codec: str, seed: int) -> None:
 
 
 for _codec in names():
-    for _seed in range(5):
+    for _seed in range(3):
         _garbage(_codec, _seed)
