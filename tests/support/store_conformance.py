@@ -13,6 +13,9 @@ from sternpost_checkpoint.store.base import Store
 
 
 class StoreConformance:
+    winners = 1
+    """How many of eight that write on a condition at the same moment may be told that they won."""
+
     def test_put_get_read_size(self, store: Store) -> None:
         assert store.put("a/b.json", [b"12", memoryview(b"345"), b""]) == 5
         assert store.get("a/b.json", 5) == b"12345"
@@ -74,8 +77,8 @@ class StoreConformance:
                 wins.append(number)
 
         _all_at_once(contend)
-        assert len(wins) == 1
-        assert store.get("runs/000001.json", 9) == str(wins[0]).encode()
+        assert 1 <= len(wins) <= self.winners
+        assert store.get("runs/000001.json", 9) in {str(winner).encode() for winner in wins}
 
     def test_replace_compares(self, store: Store) -> None:
         assert not store.replace("latest.json", b"x", b"something")
@@ -95,8 +98,8 @@ class StoreConformance:
                 wins.append(number)
 
         _all_at_once(contend)
-        assert len(wins) == 1
-        assert store.get("latest.json", 9) == str(wins[0]).encode()
+        assert 1 <= len(wins) <= self.winners
+        assert store.get("latest.json", 9) in {str(winner).encode() for winner in wins}
 
     def test_an_error_of_the_pieces_leaves_nothing(self, store: Store) -> None:
         def pieces() -> Iterator[bytes]:
