@@ -231,7 +231,7 @@ def test_a_collection(tmp_path: Path, helpers: Any, arm: Callable[[int], None]) 
         assert [files.generation.step for files in catalog.generations()] == [4, 5]
 
 
-def choose(count: int, most: int = 90) -> list[int]:
+def choose(count: int, most: int = 45) -> list[int]:
     """All points, or so many of them: every region of them, the first and the last included."""
     if count <= most:
         return list(range(count))
