@@ -17,6 +17,8 @@ SHARE = 32
 """One byte of so many is looked at."""
 MAX_BYTES = 2**20
 THOROUGH_SHARE = 4
+THOROUGH_MIN_BYTES = 2 * 2**20
+"""Rows of an embedding differ so much that codecs change their order from one sample to the next."""
 THOROUGH_MAX_BYTES = 8 * 2**20
 """With `prefer: size`."""
 
@@ -49,7 +51,7 @@ def sample_of(size: int, dtype: str, *, thorough: bool) -> Sample:
     """Choose the sample of a tensor of `size` bytes."""
     width = ITEM_BYTES[dtype]
     elements = size // width
-    wanted = max(MIN_BYTES, size // THOROUGH_SHARE if thorough else size // SHARE)
+    wanted = max(THOROUGH_MIN_BYTES, size // THOROUGH_SHARE) if thorough else max(MIN_BYTES, size // SHARE)
     runs = min(wanted, THOROUGH_MAX_BYTES if thorough else MAX_BYTES) // (RUN_ELEMENTS * width)
     if runs < 1 or runs * RUN_ELEMENTS >= elements:
         return Sample(elements, (0,), elements)
