@@ -8,7 +8,8 @@ trainer.fit(model, loader)
 The same two lines start a training and go on with it. What is saved is what Lightning's own checkpoints hold, without the
 hyperparameters: module, optimizers, schedulers, loops, callbacks, precision, data module, stateful data loaders; and every
 random state. Lightning restores it by its own means. As with its checkpoints, a loader without a state begins its epoch
-anew: give a stateful one, or save at the ends of epochs, for a training that is the same bit by bit.
+anew: give a stateful one, or save at the ends of epochs, for a training that is the same bit by bit. A save at an epoch's end
+comes before the module's own `on_train_epoch_end`, which a training that goes on from there does not call again.
 """
 
 # ruff: noqa: ARG002 # the signatures are the library's
@@ -60,6 +61,8 @@ class SternpostCallback(Callback):
         self._model, self._optimizers, self._rest = _Held(), _Held(), _Held()
         self._saved = self._due = 0
         """The last step that was saved, and that should have been."""
+        self._at_end = False
+        """The step that is due ended an epoch."""
         self._random: dict[str, Any] | None = None
         """What the random states must be when the training goes on."""
 
@@ -90,6 +93,12 @@ class SternpostCallback(Callback):
         self._take(trainer)
         self._made().prepare()
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What an epoch's last batch left to be saved: here Lightning's loops can go on, and behind that batch they cannot."""
+        if self._due > self._saved and self._at_end:
+            self._save(trainer, self._due, wait=False)
+        self._at_end = False
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Whatever was drawn while the training was set up is undone."""
         if self._random is not None:
@@ -102,8 +111,9 @@ class SternpostCallback(Callback):
         """Save if it is time."""
         step = trainer.global_step
         if step > self._due and (step // self._every > self._due // self._every or self._made().due(step)):
-            self._due = step
-            self._save(trainer, step, wait=False)
+            self._due, self._at_end = step, trainer.is_last_batch
+            if not self._at_end:
+                self._save(trainer, step, wait=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end, and wait for the last commit."""

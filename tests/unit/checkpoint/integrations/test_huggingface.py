@@ -42,7 +42,7 @@ arguments = TrainingArguments(
     logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, learning_rate=1e-2, lr_scheduler_type="cosine",
     disable_tqdm=True, eval_strategy=evaluate, eval_steps=2, seed=3,
 )
-checkpoints = SternpostCallback(every_steps=2)
+checkpoints = SternpostCallback(every_steps=2, when_busy="wait")
 trainer = Trainer(model=model, args=arguments, train_dataset=Data(), eval_dataset=Data(), callbacks=[checkpoints])
 if stop:
     trainer.add_callback(Stop())

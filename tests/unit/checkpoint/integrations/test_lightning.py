@@ -66,7 +66,7 @@ class Stop(Callback):
 torch.manual_seed(1)
 random.seed(1)
 module = Module()
-callbacks = [SternpostCallback(every_steps=2), *([Stop()] if stop else [])]
+callbacks = [SternpostCallback(every_steps=2, when_busy="wait"), *([Stop()] if stop else [])]
 trainer = Trainer(
     max_epochs=2, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,
