@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -147,13 +146,11 @@ def single(inputs: Inputs) -> Sizes:
     sizes: Sizes = {}
     for name in names():
         codec = by_name(name)
-        if not codec.lossless or name == PAIRED or (codec.needs_companion and inputs.companion is None):
+        if not codec.lossless or name == PAIRED or (codec.needs_companion and inputs.beside.companion is None):
             continue
-        keywords: dict[str, Any] = {"base": inputs.base if codec.needs_base else None}
-        if codec.needs_companion:
-            keywords |= {"companion": inputs.companion, "companion_dtype": inputs.companion_dtype}
+        beside = inputs.beside.for_codec(codec)
         try:
-            sizes[name] = sum(memoryview(p).nbytes for p in codec.encode(inputs.raw, inputs.spec.dtype, **keywords))
+            sizes[name] = sum(memoryview(p).nbytes for p in codec.encode(inputs.raw, inputs.spec.dtype, beside))
         except NotEncodable:
             continue
     peer = zipnn_compressor(inputs.spec.dtype)

@@ -19,7 +19,7 @@ from sternpost_checkpoint.adaptive.choice import choose
 from sternpost_checkpoint.adaptive.kinds import Kind, Role
 from sternpost_checkpoint.adaptive.policy import CodecPolicy
 from sternpost_checkpoint.adaptive.pressure import Pressure
-from sternpost_checkpoint.codec.base import PIECE_BYTES, by_name
+from sternpost_checkpoint.codec.base import PIECE_BYTES, Beside, by_name
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.sidecar.trials import Inputs, TrialBook
@@ -85,15 +85,15 @@ def mask_speeds() -> dict[str, dict[str, float]]:
     for share in (0.0, 0.01, 0.05, 0.1, 0.3, 1.0):
         current = base ^ (generator.random(len(base)) < share).astype(np.uint16)
         raw, old = memoryview(current).cast("B"), memoryview(base).cast("B")
-        stored = memoryview(b"".join(codec.encode(raw, "bfloat16", base=old)))
+        stored = memoryview(b"".join(codec.encode(raw, "bfloat16", Beside(base=old))))
         target = memoryview(bytearray(len(raw)))
 
         def encode(raw: memoryview = raw, old: memoryview = old) -> None:
-            for _ in codec.encode(raw, "bfloat16", base=old):
+            for _ in codec.encode(raw, "bfloat16", Beside(base=old)):
                 pass
 
         def decode(stored: memoryview = stored, target: memoryview = target, old: memoryview = old) -> None:
-            codec.decode(stored, target, "bfloat16", base=old)
+            codec.decode(stored, target, "bfloat16", Beside(base=old))
 
         ratio, speed = memcpy_ratio(encode, current)
         back, back_speed = memcpy_ratio(decode, current)
@@ -121,25 +121,23 @@ def codec_timings(branch: Branch, interval: int) -> Timings:
         found[kind] = {}
         for name in CANDIDATES[kind]:
             codec = by_name(name)
-            keywords: dict[str, Any] = {"base": base[kind] if codec.needs_base else None}
-            if codec.needs_companion:
-                keywords |= {"companion": current["weight"], "companion_dtype": dtypes["weight"]}
+            beside = Beside(base[kind], current["weight"], dtypes["weight"]).for_codec(codec)
             target = memoryview(bytearray(len(raw)))
 
-            def encode(codec: Any = codec, raw: Any = raw, kind: str = kind, keywords: Any = keywords) -> int:
+            def encode(codec: Any = codec, raw: Any = raw, kind: str = kind, beside: Any = beside) -> int:
                 # Copied, for `raw` hands over what it was given: writing it out costs a copy, too.
-                return sum(len(bytes(piece)) for piece in codec.encode(raw, dtypes[kind], **keywords))
+                return sum(len(bytes(piece)) for piece in codec.encode(raw, dtypes[kind], beside))
 
-            stored = memoryview(b"".join(codec.encode(raw, dtypes[kind], **keywords)))
+            stored = memoryview(b"".join(codec.encode(raw, dtypes[kind], beside)))
 
             def decode(
                 codec: Any = codec,
                 stored: Any = stored,
                 target: Any = target,
                 kind: str = kind,
-                keywords: Any = keywords,
+                beside: Any = beside,
             ) -> None:
-                codec.decode(stored, target, dtypes[kind], **keywords)
+                codec.decode(stored, target, dtypes[kind], beside)
 
             found[kind][name] = Timing(len(raw), len(stored), median(encode), median(decode))
             assert target == raw, f"{name} did not give back what it was given"
@@ -184,9 +182,9 @@ def chosen_by_default(branch: Branch, interval: int) -> dict[str, str]:
     for kind, raw in current.items():
         shape = (len(raw) // ITEM_BYTES[dtypes[kind]],)
         spec = TensorSpec(f"model/{kind}", "model", dtypes[kind], shape, 0, len(raw), replicated=False, stored=True)
-        inputs = Inputs(spec, Role(kinds[kind]), raw, base=base[kind])
-        if kind == "master":
-            inputs.companion, inputs.companion_dtype = current["weight"], dtypes["weight"]
+        companion = current["weight"] if kind == "master" else None
+        beside = Beside(base[kind], companion, dtypes["weight"])
+        inputs = Inputs(spec, Role(kinds[kind]), raw, beside)
         found[kind] = choose(TrialBook().evidence(inputs), CodecPolicy(), Pressure(), delta=True).codec
     return found
 

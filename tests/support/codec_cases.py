@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from sternpost_checkpoint.codec.base import Codec
+from sternpost_checkpoint.codec.base import Beside, Codec
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 
 SPECIAL = {
@@ -57,25 +57,20 @@ class Case:
     companion: bytes = b""
     companion_dtype: str = "bfloat16"
 
-    def arguments(self, codec: Codec) -> dict[str, memoryview | str]:
-        """Keyword arguments of `encode` and `decode`."""
-        found: dict[str, memoryview | str] = {}
-        if codec.needs_base:
-            found["base"] = memoryview(self.base)
-        if codec.needs_companion:
-            found |= {"companion": memoryview(self.companion), "companion_dtype": self.companion_dtype}
-        return found
+    def beside(self, codec: Codec) -> Beside:
+        """What `codec` needs of it."""
+        return Beside(memoryview(self.base), memoryview(self.companion), self.companion_dtype).for_codec(codec)
 
 
 def encode(codec: Codec, case: Case) -> bytes:
     """All stored bytes."""
-    return b"".join(bytes(piece) for piece in codec.encode(memoryview(case.raw), case.dtype, **case.arguments(codec)))  # type: ignore[arg-type]
+    return b"".join(bytes(piece) for piece in codec.encode(memoryview(case.raw), case.dtype, case.beside(codec)))
 
 
 def decode(codec: Codec, case: Case, stored: bytes) -> bytes:
     """The decoded tensor, of the size of the case's."""
     target = bytearray(len(case.raw))
-    codec.decode(memoryview(stored), memoryview(target), case.dtype, **case.arguments(codec))  # type: ignore[arg-type]
+    codec.decode(memoryview(stored), memoryview(target), case.dtype, case.beside(codec))
     return bytes(target)
 
 

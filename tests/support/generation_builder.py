@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from sternpost_checkpoint.codec.base import by_name
+from sternpost_checkpoint.codec.base import Beside, by_name
 from sternpost_checkpoint.format.documents import Base, FileEntry, Index, Manifest, RankEntry, StoredTensor
 from sternpost_checkpoint.format.names import generation_folder, index_name, manifest_path, shard_name
 from sternpost_checkpoint.format.shard import SHARD_HEADER
@@ -131,9 +131,11 @@ class Builder:
                 for piece in by_name(tensor.codec).encode(
                     memoryview(tensor.raw),
                     specs[number].dtype,
-                    base=memoryview(tensor.base.tobytes()) if tensor.base is not None else None,
-                    companion=memoryview(companion.raw) if companion else None,
-                    companion_dtype=specs[numbers[tensor.companion]].dtype if tensor.companion else None,
+                    Beside(
+                        base=memoryview(tensor.base.tobytes()) if tensor.base is not None else None,
+                        companion=memoryview(companion.raw) if companion else None,
+                        companion_dtype=specs[numbers[tensor.companion]].dtype if tensor.companion else None,
+                    ),
                 )
             )
             stored.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 from typing import ClassVar, cast
 
@@ -17,12 +18,64 @@ class NotEncodable(CheckpointError):  # noqa: N818 # not a failure: the caller t
     """This tensor does not fit this codec: wrong dtype, too many exceptions, error bound exceeded."""
 
 
-class Codec(ABC):
-    """Turns the bytes of one dense, little endian tensor into stored bytes and back.
+@dataclass(frozen=True)
+class Beside:
+    """What a tensor may be encoded against: *decoded* bytes, the very ones that decoding will have."""
 
-    `base` holds the same tensor (dtype and shape) in the parent generation, `companion` another tensor of the same
-    generation with as many elements; both are the *decoded* bytes, the very ones that decoding will have.
-    """
+    base: memoryview | None = None
+    """The same tensor (dtype and shape) in the parent generation."""
+    companion: memoryview | None = None
+    """Another tensor of the same generation, with as many elements."""
+    companion_dtype: str | None = None
+
+    def for_codec(self, codec: Codec) -> Beside:
+        """The part of it that the codec needs."""
+        return Beside(
+            base=self.base if codec.needs_base else None,
+            companion=self.companion if codec.needs_companion else None,
+            companion_dtype=self.companion_dtype if codec.needs_companion else None,
+        )
+
+    def suffices(self, codec: Codec) -> bool:
+        """Whether all that the codec needs is there."""
+        return (self.base is not None or not codec.needs_base) and (
+            self.companion is not None or not codec.needs_companion
+        )
+
+    def encodable_base(self, size: int, codec: str) -> memoryview:
+        """The base, to encode a tensor of `size` bytes against. Raises NotEncodable."""
+        if self.base is None or self.base.nbytes != size:
+            raise NotEncodable(f"{codec}: there is no base of the same size")
+        return self.base
+
+    def encodable_companion(self, size: int, codec: str) -> memoryview:
+        """The companion, of `size` bytes, to encode against. Raises NotEncodable."""
+        if self.companion is None or self.companion.nbytes != size:
+            raise NotEncodable(f"{codec}: there is no companion of as many elements")
+        return self.companion
+
+    def required_base(self, size: int, codec: str) -> memoryview:
+        """The base, to decode a tensor of `size` bytes with. Raises FormatError."""
+        return _required(self.base, size, codec, "base")
+
+    def required_companion(self, size: int, codec: str) -> memoryview:
+        """The companion, of `size` bytes, to decode with. Raises FormatError."""
+        return _required(self.companion, size, codec, "companion")
+
+
+ALONE = Beside()
+
+
+def _required(part: memoryview | None, size: int, codec: str, what: str) -> memoryview:
+    if part is None:
+        raise FormatError(f"{codec}: this tensor can be decoded only with its {what}, which is not there")
+    if part.nbytes != size:
+        raise FormatError(f"{codec}: the {what} has {part.nbytes} bytes where {size} are needed")
+    return part
+
+
+class Codec(ABC):
+    """Turns the bytes of one dense, little endian tensor into stored bytes and back."""
 
     name: ClassVar[str]
     """Stands in the index; another way of writing needs another name."""
@@ -32,15 +85,7 @@ class Codec(ABC):
     needs_companion: ClassVar[bool] = False
 
     @abstractmethod
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,
-        companion_dtype: str | None = None,
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield the stored bytes of a tensor, in bounded pieces.
 
         Raises NotEncodable before the first piece; a codec that could only find out later looks through the tensor
@@ -48,16 +93,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,
-        companion_dtype: str | None = None,
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw`, which has the tensor's true size.
 
         `stored` is as an attacker would write it: anything but a valid encoding raises FormatError or fills `raw` with
@@ -93,12 +129,3 @@ def by_name(name: str) -> Codec:
         raise FormatError(f"codec {name!r} is unknown to this release, which has {', '.join(names())}")
     module, cls = _CODECS[name]
     return cast("Codec", getattr(import_module(f"sternpost_checkpoint.codec.{module}"), cls)())
-
-
-def required(part: memoryview | None, size: int, codec: str, what: str) -> memoryview:
-    """`part`, which must be there with `size` bytes. Raises FormatError: on the way in it is a caller's mistake."""
-    if part is None:
-        raise FormatError(f"{codec}: this tensor can be decoded only with its {what}, which is not there")
-    if part.nbytes != size:
-        raise FormatError(f"{codec}: the {what} has {part.nbytes} bytes where {size} are needed")
-    return part

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, NotEncodable
 from sternpost_checkpoint.codec.kernels import clusters as kernels
 from sternpost_checkpoint.codec.kernels.arrays import Array, elements, finish, writable
 from sternpost_checkpoint.codec.section import SectionReader
@@ -72,15 +72,7 @@ class ClustersCodec(Codec):
     most: ClassVar[int]
     """Clusters of a block, but for zero."""
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:  # noqa: ARG002 # the interface's
         """Yield block after block, the error unchecked. Raises NotEncodable for what is not finite float32."""
         if dtype != "float32":
             raise NotEncodable(f"{self.name}: not for {dtype}")
@@ -95,16 +87,7 @@ class ClustersCodec(Codec):
             block = values[start : start + BLOCK_ELEMENTS]
             yield clustering.write(block, DEFAULT_STEP, decoded[: len(block)])
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:  # noqa: ARG002 # the interface's
         """Fill `raw` block by block."""
         reader = SectionReader(self.name, stored)
         if dtype != "float32":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, NotEncodable
 from sternpost_checkpoint.codec.kernels import floats
 from sternpost_checkpoint.codec.kernels.arrays import Array, elements, finish, writable
 from sternpost_checkpoint.codec.section import SectionReader, SectionWriter
@@ -35,15 +35,7 @@ class FloatAnsCodec(Codec):
 
     name = "float-ans"
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:  # noqa: ARG002 # the interface's
         """Yield piece after piece. Raises NotEncodable for other dtypes than floats of up to 32 bits, and bytes."""
         if dtype not in WIDTHS:
             raise NotEncodable(f"float-ans: not for {dtype}")
@@ -70,16 +62,7 @@ class FloatAnsCodec(Codec):
             exponents[count:wide] = exponents[count - 1]
             yield b"".join(write_symbols(exponents[:wide], None, 1, 256) + sections)
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:  # noqa: ARG002 # the interface's
         """Fill `raw` piece by piece."""
         width = WIDTHS.get(dtype)
         reader = SectionReader(self.name, stored)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable, required
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, NotEncodable
 from sternpost_checkpoint.codec.exceptions import SHARE, read_exceptions, write_exceptions
 from sternpost_checkpoint.codec.kernels import rounding
 from sternpost_checkpoint.codec.kernels.arrays import Array, elements, finish, writable
@@ -49,24 +49,15 @@ class LowBitsCodec(Codec):
     name = "low-bits"
     needs_companion = True
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,
-        companion_dtype: str | None = None,
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield piece after piece. Raises NotEncodable where the companion is not the rounding of float32 `raw`."""
-        if dtype != "float32" or companion_dtype not in ("bfloat16", "float16"):
-            raise NotEncodable(f"low-bits: not for {dtype} with a companion of {companion_dtype}")
-        if companion is None or 2 * companion.nbytes != raw.nbytes:
-            raise NotEncodable("low-bits: there is no companion of as many elements")
+        if dtype != "float32" or beside.companion_dtype not in ("bfloat16", "float16"):
+            raise NotEncodable(f"low-bits: not for {dtype} with a companion of {beside.companion_dtype}")
+        companion = beside.encodable_companion(raw.nbytes // 2, self.name)
         master, weight = elements(raw, 4), elements(companion, 2)
-        if not _looks_rounded(master, weight, companion_dtype):
+        if not _looks_rounded(master, weight, beside.companion_dtype):
             raise NotEncodable("low-bits: the companion is not the rounding of this tensor")
-        return self._pieces(master, weight, companion_dtype)
+        return self._pieces(master, weight, beside.companion_dtype)
 
     def _pieces(self, master: Array, weight: Array, companion_dtype: str) -> Iterator[bytes | memoryview]:
         writer = SectionWriter()
@@ -87,20 +78,11 @@ class LowBitsCodec(Codec):
                 parts += [bytes([SECTION]), *writer.write(high[: len(piece)])]
             yield b"".join((*parts, write_exceptions(places, piece[places])))
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,
-        companion_dtype: str | None = None,
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw` piece by piece."""
-        if dtype != "float32" or companion_dtype not in ("bfloat16", "float16"):
-            raise FormatError(f"low-bits: not for {dtype} with a companion of {companion_dtype}")
-        weight = elements(required(companion, raw.nbytes // 2, self.name, "companion"), 2)
+        if dtype != "float32" or beside.companion_dtype not in ("bfloat16", "float16"):
+            raise FormatError(f"low-bits: not for {dtype} with a companion of {beside.companion_dtype}")
+        weight = elements(beside.required_companion(raw.nbytes // 2, self.name), 2)
         target, copied = writable(raw, 4)
         reader = SectionReader(self.name, stored)
         scratch = np.empty(min(len(target), PIECE_ELEMENTS), np.uint32)
@@ -114,7 +96,7 @@ class LowBitsCodec(Codec):
                 high = reader.read(len(piece))
             else:
                 raise reader.malformed(f"method {method} is unknown")
-            wide = widen(weight[start : start + PIECE_ELEMENTS], companion_dtype, scratch)
+            wide = widen(weight[start : start + PIECE_ELEMENTS], beside.companion_dtype, scratch)
             rounding.from_distances(low, high, wide, piece)
             read_exceptions(reader, piece)
         reader.finish()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable, required
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec
 from sternpost_checkpoint.codec.kernels import mask as kernels
 from sternpost_checkpoint.codec.kernels.arrays import UNSIGNED, Array, elements, finish, words, writable
 from sternpost_checkpoint.errors import FormatError
@@ -63,18 +63,9 @@ class MaskCodec(Codec):
     name = "mask"
     needs_base = True
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield piece after piece. Raises NotEncodable without a base of the same size."""
-        if base is None or base.nbytes != raw.nbytes:
-            raise NotEncodable("mask: there is no base of the same size")
+        base = beside.encodable_base(raw.nbytes, self.name)
         width = width_of(dtype)
         return self._pieces(Comparison(width), elements(raw, width), elements(base, width))
 
@@ -84,19 +75,10 @@ class MaskCodec(Codec):
             mask, values = scratch.compare(current[piece], base[piece])
             yield b"".join((_HEADER.pack(len(values)), mask.data, values.data))
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw` piece by piece."""
         width = width_of(dtype)
-        old = elements(required(base, raw.nbytes, self.name, "base"), width)
+        old = elements(beside.required_base(raw.nbytes, self.name), width)
         target, copied = writable(raw, width)
         position = 0
         for start in range(0, len(target), PIECE_ELEMENTS):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable, required
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, NotEncodable
 from sternpost_checkpoint.codec.differences import WIDTHS, Differences
 from sternpost_checkpoint.codec.kernels import mask as kernels
 from sternpost_checkpoint.codec.kernels.arrays import UNSIGNED, Array, elements, finish, words, writable
@@ -25,20 +25,11 @@ class MaskAnsCodec(Codec):
     name = "mask-ans"
     needs_base = True
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield piece after piece. Raises NotEncodable without a base, and for elements that are not 16 or 32 bits."""
         if dtype not in WIDTHS:
             raise NotEncodable(f"mask-ans: not for {dtype}")
-        if base is None or base.nbytes != raw.nbytes:
-            raise NotEncodable("mask-ans: there is no base of the same size")
+        base = beside.encodable_base(raw.nbytes, self.name)
         return self._pieces(elements(raw, WIDTHS[dtype]), elements(base, WIDTHS[dtype]), dtype)
 
     def _pieces(self, current: Array, base: Array, dtype: str) -> Iterator[bytes | memoryview]:
@@ -58,22 +49,13 @@ class MaskAnsCodec(Codec):
             parts = [len(values).to_bytes(4, "little"), *write_symbols(symbols, None, 1, 256)]
             yield b"".join(parts + differences.write(values, old[: len(values)]))
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw` piece by piece."""
         reader = SectionReader(self.name, stored)
         if dtype not in WIDTHS:
             raise reader.malformed(f"it does not take {dtype}")
         width = WIDTHS[dtype]
-        old = elements(required(base, raw.nbytes, self.name, "base"), width)
+        old = elements(beside.required_base(raw.nbytes, self.name), width)
         target, copied = writable(raw, width)
         most = min(len(target), PIECE_ELEMENTS)
         differences = Differences(dtype, most)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable, required
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec
 from sternpost_checkpoint.codec.kernels import mask as kernels
 from sternpost_checkpoint.codec.kernels.arrays import UNSIGNED, Array, elements, finish, writable
 from sternpost_checkpoint.codec.mask import PIECE_ELEMENTS, Comparison, read_mask, width_of
@@ -20,18 +20,9 @@ class MaskZstdCodec(Codec):
     name = "mask-zstd"
     needs_base = True
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield piece after piece. Raises NotEncodable without a base of the same size."""
-        if base is None or base.nbytes != raw.nbytes:
-            raise NotEncodable("mask-zstd: there is no base of the same size")
+        base = beside.encodable_base(raw.nbytes, self.name)
         width = width_of(dtype)
         return self._pieces(Comparison(width), elements(raw, width), elements(base, width))
 
@@ -46,19 +37,10 @@ class MaskZstdCodec(Codec):
                 parts += writer.write(np.ascontiguousarray(rows[:, plane]))
             yield b"".join(parts)
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw` piece by piece."""
         width = width_of(dtype)
-        old = elements(required(base, raw.nbytes, self.name, "base"), width)
+        old = elements(beside.required_base(raw.nbytes, self.name), width)
         target, copied = writable(raw, width)
         reader = SectionReader(self.name, stored)
         for start in range(0, len(target), PIECE_ELEMENTS):

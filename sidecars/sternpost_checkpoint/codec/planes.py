@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import PIECE_BYTES, Codec
+from sternpost_checkpoint.codec.base import ALONE, PIECE_BYTES, Beside, Codec
 from sternpost_checkpoint.codec.section import SectionReader, SectionWriter
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
@@ -40,30 +40,13 @@ class PlanesCodec(Codec):
 
     name = "zstd-planes"
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:  # noqa: ARG002 # the interface's
         """Yield one piece after the other."""
         writer = SectionWriter()
         for start in range(0, len(raw), PIECE_BYTES):
             yield write_planes(raw[start : start + PIECE_BYTES], ITEM_BYTES[dtype], writer)
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:  # noqa: ARG002 # the interface's
         """Fill `raw` piece by piece."""
         reader = SectionReader(self.name, stored)
         for start in range(0, len(raw), PIECE_BYTES):

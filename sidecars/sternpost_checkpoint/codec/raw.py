@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sternpost_checkpoint.codec.base import PIECE_BYTES, Codec
+from sternpost_checkpoint.codec.base import ALONE, PIECE_BYTES, Beside, Codec
 from sternpost_checkpoint.errors import FormatError
 
 
@@ -13,29 +13,12 @@ class RawCodec(Codec):
 
     name = "raw"
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,  # noqa: ARG002 # the interface's
-        *,
-        base: memoryview | None = None,  # noqa: ARG002
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:  # noqa: ARG002 # the interface's
         """Yield the bytes in pieces."""
         for start in range(0, len(raw), PIECE_BYTES):
             yield raw[start : start + PIECE_BYTES]
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,  # noqa: ARG002 # the interface's
-        *,
-        base: memoryview | None = None,  # noqa: ARG002
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:  # noqa: ARG002 # the interface's
         """Copy."""
         if len(stored) != len(raw):
             raise FormatError(f"raw: {len(stored)} stored bytes for a tensor of {len(raw)}")

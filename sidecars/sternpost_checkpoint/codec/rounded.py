@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import Codec, NotEncodable, required
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, NotEncodable
 from sternpost_checkpoint.codec.exceptions import SHARE, read_exceptions, write_exceptions
 from sternpost_checkpoint.codec.kernels import rounding
 from sternpost_checkpoint.codec.kernels.arrays import Array, elements, finish, writable
@@ -36,20 +36,11 @@ class RoundedCodec(Codec):
     name = "rounded"
     needs_companion = True
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,
-        companion_dtype: str | None = None,
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield piece after piece. Raises NotEncodable where `raw` is not the rounding of a float32 companion."""
-        if dtype not in ("bfloat16", "float16") or companion_dtype != "float32":
-            raise NotEncodable(f"rounded: not for {dtype} with a companion of {companion_dtype}")
-        if companion is None or companion.nbytes != 2 * raw.nbytes:
-            raise NotEncodable("rounded: there is no companion of as many elements")
+        if dtype not in ("bfloat16", "float16") or beside.companion_dtype != "float32":
+            raise NotEncodable(f"rounded: not for {dtype} with a companion of {beside.companion_dtype}")
+        companion = beside.encodable_companion(2 * raw.nbytes, self.name)
         weight, master = elements(raw, 2), elements(companion, 4)
         most = min(len(weight), PIECE_ELEMENTS)
         buffer, scratch = np.empty(most, np.uint16), np.empty(most, np.float32)
@@ -68,20 +59,11 @@ class RoundedCodec(Codec):
             pieces.append(write_exceptions(places, piece[places]))
         return iter(pieces)
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion: memoryview | None = None,
-        companion_dtype: str | None = None,
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw` piece by piece."""
-        if dtype not in ("bfloat16", "float16") or companion_dtype != "float32":
-            raise FormatError(f"rounded: not for {dtype} with a companion of {companion_dtype}")
-        master = elements(required(companion, 2 * raw.nbytes, self.name, "companion"), 4)
+        if dtype not in ("bfloat16", "float16") or beside.companion_dtype != "float32":
+            raise FormatError(f"rounded: not for {dtype} with a companion of {beside.companion_dtype}")
+        master = elements(beside.required_companion(2 * raw.nbytes, self.name), 4)
         target, copied = writable(raw, 2)
         reader = SectionReader(self.name, stored)
         scratch = np.empty(min(len(target), PIECE_ELEMENTS), np.float32)

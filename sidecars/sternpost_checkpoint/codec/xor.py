@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import PIECE_BYTES, Codec, NotEncodable, required
+from sternpost_checkpoint.codec.base import ALONE, PIECE_BYTES, Beside, Codec
 from sternpost_checkpoint.codec.planes import read_planes, write_planes
 from sternpost_checkpoint.codec.section import SectionReader, SectionWriter
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
@@ -21,18 +21,9 @@ class XorCodec(Codec):
     name = "xor-planes"
     needs_base = True
 
-    def encode(
-        self,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002 # the interface's
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:
         """Yield piece after piece. Raises NotEncodable without a base of the same size."""
-        if base is None or base.nbytes != raw.nbytes:
-            raise NotEncodable("xor-planes: there is no base of the same size")
+        base = beside.encodable_base(raw.nbytes, self.name)
         return self._pieces(raw, base, ITEM_BYTES[dtype])
 
     def _pieces(self, raw: memoryview, base: memoryview, width: int) -> Iterator[bytes | memoryview]:
@@ -42,18 +33,9 @@ class XorCodec(Codec):
             changed = np.frombuffer(raw[piece], dtype=np.uint8) ^ np.frombuffer(base[piece], dtype=np.uint8)
             yield write_planes(changed.data, width, writer)
 
-    def decode(
-        self,
-        stored: memoryview,
-        raw: memoryview,
-        dtype: str,
-        *,
-        base: memoryview | None = None,
-        companion: memoryview | None = None,  # noqa: ARG002
-        companion_dtype: str | None = None,  # noqa: ARG002
-    ) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
         """Fill `raw` piece by piece."""
-        base = required(base, raw.nbytes, self.name, "base")
+        base = beside.required_base(raw.nbytes, self.name)
         reader = SectionReader(self.name, stored)
         for start in range(0, len(raw), PIECE_BYTES):
             target = raw[start : start + PIECE_BYTES]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xxhash
 
-from sternpost_checkpoint.codec.base import Codec, by_name
+from sternpost_checkpoint.codec.base import Beside, Codec, by_name
 from sternpost_checkpoint.codec.raw import RawCodec
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.documents import StoredTensor
@@ -38,28 +38,18 @@ def run_steps(
     for number, step in enumerate(steps):
         raw = targets[number] if number in targets else np.empty(step.spec.bytes, dtype=np.uint8).data
         stored = read[number] if read and number in read else _read(store, step, raw)
-        decode_step(
-            step,
-            stored,
-            raw,
+        beside = Beside(
             base=results[step.base] if step.base is not None else None,
             companion=results[step.companion] if step.companion is not None else None,
             companion_dtype=steps[step.companion].spec.dtype if step.companion is not None else None,
         )
+        decode_step(step, stored, raw, beside)
         results[number] = raw
         for other in last[number]:
             del results[other]
 
 
-def decode_step(
-    step: Step,
-    stored: memoryview,
-    raw: memoryview,
-    *,
-    base: memoryview | None,
-    companion: memoryview | None,
-    companion_dtype: str | None,
-) -> None:
+def decode_step(step: Step, stored: memoryview, raw: memoryview, beside: Beside) -> None:
     """Decode one tensor into `raw`, which has its size; stored and decoded bytes are verified. Raises FormatError."""
     entry = step.stored
     if xxhash.xxh3_128_hexdigest(stored) != entry.stored_hash:
@@ -67,7 +57,7 @@ def decode_step(
     try:
         codec = _codec(entry)
         if stored is not raw:
-            codec.decode(stored, raw, step.spec.dtype, base=base, companion=companion, companion_dtype=companion_dtype)
+            codec.decode(stored, raw, step.spec.dtype, beside)
     except FormatError as error:
         raise FormatError(f"{step.where}: {error}") from error
     decoded = entry.stored_hash if stored is raw else xxhash.xxh3_128_hexdigest(raw)

@@ -214,13 +214,7 @@ def raw_choice(choice: Choice, why: str) -> Choice:
 def pieces_of(name: str, inputs: Inputs) -> Iterator[Piece]:
     """Encode by the codec `name`. Raises NotEncodable at the latest with the first piece."""
     codec = by_name(name)
-    return codec.encode(
-        inputs.raw,
-        inputs.spec.dtype,
-        base=inputs.base if codec.needs_base else None,
-        companion=inputs.companion if codec.needs_companion else None,
-        companion_dtype=inputs.companion_dtype if codec.needs_companion else None,
-    )
+    return codec.encode(inputs.raw, inputs.spec.dtype, inputs.beside.for_codec(codec))
 
 
 def _chained(first: Piece | None, rest: Iterator[Piece]) -> Iterator[Piece]:

@@ -14,7 +14,7 @@ from sternpost_checkpoint.adaptive.evidence import Evidence
 from sternpost_checkpoint.adaptive.kinds import FLOATS, Kind, Role, roles_of, sample_positions
 from sternpost_checkpoint.adaptive.policy import CodecPolicy, Exactness, Preference
 from sternpost_checkpoint.adaptive.pressure import Pressure
-from sternpost_checkpoint.codec.base import PIECE_BYTES
+from sternpost_checkpoint.codec.base import PIECE_BYTES, Beside
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.sidecar.bases import KeptState, worth_keeping
@@ -158,15 +158,16 @@ def _inputs(
     specs: Sequence[TensorSpec], number: int, role: Role, payload: memoryview, base: KeptState | None
 ) -> Inputs:
     spec = specs[number]
-    found = Inputs(spec, role, payload[spec.offset : spec.offset + spec.bytes])
+    raw = payload[spec.offset : spec.offset + spec.bytes]
     kept = base.tensors.get(spec.name) if base is not None else None
-    if kept is not None and kept.fits(spec):
-        found.base, found.base_behind = kept.raw, kept.behind
-    if role.companion is not None:
-        companion = specs[role.companion]
-        found.companion = payload[companion.offset : companion.offset + companion.bytes]
-        found.companion_dtype = companion.dtype
-    return found
+    fitting = kept if kept is not None and kept.fits(spec) else None
+    companion = specs[role.companion] if role.companion is not None else None
+    beside = Beside(
+        base=fitting.raw if fitting else None,
+        companion=payload[companion.offset : companion.offset + companion.bytes] if companion else None,
+        companion_dtype=companion.dtype if companion else None,
+    )
+    return Inputs(spec, role, raw, beside, base_behind=fitting.behind if fitting else 0.0)
 
 
 def _rivals(evidence: Evidence, choice: Choice, policy: CodecPolicy, *, delta: bool) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from sternpost_checkpoint.adaptive.choice import RAW
 from sternpost_checkpoint.adaptive.evidence import Evidence, Trial
 from sternpost_checkpoint.adaptive.kinds import Kind, Role
-from sternpost_checkpoint.codec.base import NotEncodable, by_name, names
+from sternpost_checkpoint.codec.base import ALONE, Beside, NotEncodable, by_name, names
 from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.sidecar.samples import Sample, changed_share, entropy_bits, sample_of
 
@@ -51,20 +51,19 @@ class Inputs:
     spec: TensorSpec
     role: Role
     raw: memoryview
-    base: memoryview | None = None
+    beside: Beside = ALONE
     base_behind: float = 0.0
     """Stored bytes that must be read to decode the base."""
-    companion: memoryview | None = None
-    companion_dtype: str | None = None
 
     def sampled(self, sample: Sample) -> Inputs:
         """The same elements of all of them."""
-        cut = replace(self, raw=sample.of(self.raw, self.spec.dtype))
-        if self.base is not None:
-            cut.base = sample.of(self.base, self.spec.dtype)
-        if self.companion is not None and self.companion_dtype is not None:
-            cut.companion = sample.of(self.companion, self.companion_dtype)
-        return cut
+        base, companion, dtype = self.beside.base, self.beside.companion, self.beside.companion_dtype
+        beside = Beside(
+            base=sample.of(base, self.spec.dtype) if base is not None else None,
+            companion=sample.of(companion, dtype) if companion is not None and dtype is not None else None,
+            companion_dtype=dtype,
+        )
+        return replace(self, raw=sample.of(self.raw, self.spec.dtype), beside=beside)
 
 
 class Speeds:
@@ -134,13 +133,13 @@ class TrialBook:
         if spec.bytes < SMALL_BYTES:
             return plain
         cut = inputs.sampled(sample_of(spec.bytes, spec.dtype, thorough=self.thorough))
-        changed = changed_share(cut.raw, cut.base, spec.dtype) if cut.base is not None else None
+        changed = changed_share(cut.raw, cut.beside.base, spec.dtype) if cut.beside.base is not None else None
         memo = self._memos.get(spec.name)
         if memo is None or self.thorough or not _still_true(memo, inputs, changed):
             memo = _Memo(
                 spec.shape,
                 spec.dtype,
-                (inputs.base is not None, inputs.companion is not None),
+                (inputs.beside.base is not None, inputs.beside.companion is not None),
                 changed,
                 entropy_bits(cut.raw, spec.dtype),
                 _tried(cut, changed),
@@ -178,7 +177,7 @@ class TrialBook:
 
 
 def _still_true(memo: _Memo, inputs: Inputs, changed: float | None) -> bool:
-    bases = (inputs.base is not None, inputs.companion is not None)
+    bases = (inputs.beside.base is not None, inputs.beside.companion is not None)
     if (memo.shape, memo.dtype, memo.bases) != (inputs.spec.shape, inputs.spec.dtype, bases):
         return False
     if memo.age >= REMEMBERED_SAVES or (memo.changed is None) != (changed is None):
@@ -195,7 +194,7 @@ def _tried(cut: Inputs, changed: float | None) -> dict[str, float]:
         codec = by_name(name)
         if name == RAW or not codec.lossless:
             continue
-        if (codec.needs_base and cut.base is None) or (codec.needs_companion and cut.companion is None):
+        if not cut.beside.suffices(codec):
             continue
         if name.startswith("mask") and (changed or 0.0) > MASK_LIMIT:
             continue
@@ -216,20 +215,12 @@ def warm_up() -> None:
         size = raw.nbytes
         spec = TensorSpec("model/warm", "model", dtype, raw.shape, 0, size, replicated=False, stored=True)
         base = (raw ^ (elements % 3 == 0)).astype(raw.dtype)
-        inputs = Inputs(spec, Role(Kind.WEIGHT), raw.data.cast("B"), base=base.data.cast("B"))
-        if companion is not None:
-            inputs.companion, inputs.companion_dtype = companion.data.cast("B"), "bfloat16"
-        TrialBook().evidence(inputs)
+        beside = Beside(base.data.cast("B"), companion.data.cast("B") if companion is not None else None, "bfloat16")
+        TrialBook().evidence(Inputs(spec, Role(Kind.WEIGHT), raw.data.cast("B"), beside))
 
 
 def encoded_bytes(name: str, inputs: Inputs) -> int:
     """Stored bytes of one codec. Raises NotEncodable."""
     codec = by_name(name)
-    pieces = codec.encode(
-        inputs.raw,
-        inputs.spec.dtype,
-        base=inputs.base if codec.needs_base else None,
-        companion=inputs.companion if codec.needs_companion else None,
-        companion_dtype=inputs.companion_dtype if codec.needs_companion else None,
-    )
+    pieces = codec.encode(inputs.raw, inputs.spec.dtype, inputs.beside.for_codec(codec))
     return sum(memoryview(piece).nbytes for piece in pieces)

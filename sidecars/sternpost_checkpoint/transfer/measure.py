@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from sternpost_checkpoint.codec import base as codec_base
-from sternpost_checkpoint.codec.base import Codec, NotEncodable
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, NotEncodable
 
 CHANGED = 0.05
 """Of the bf16 weights, between base and new, as late in a training with a small learning rate."""
@@ -25,9 +25,7 @@ class Sample:
     name: str
     dtype: str
     raw: memoryview
-    base: memoryview | None = None
-    companion: memoryview | None = None
-    companion_dtype: str | None = None
+    beside: Beside = ALONE
 
 
 def memory_rows(size: int, rounds: int) -> list[dict[str, Any]]:
@@ -45,7 +43,7 @@ def codec_rows(size: int, rounds: int) -> list[dict[str, Any]]:
     for sample in samples(size):
         for name in codec_names():
             codec = codec_base.by_name(name)
-            if (codec.needs_base and sample.base is None) or (codec.needs_companion and sample.companion is None):
+            if not sample.beside.suffices(codec):
                 continue
             rows.append(_codec_row(codec, sample, rounds))
     return rows
@@ -66,28 +64,24 @@ def samples(size: int) -> list[Sample]:
     old[touched] ^= 1
     moment = (random.standard_normal(size // 4).astype(np.float32) * 1e-4) ** 2
     return [
-        Sample("bf16 weights, 5 % new", "bfloat16", _bytes(weight), base=_bytes(old)),
-        Sample("fp32 master", "float32", _bytes(master), companion=_bytes(weight), companion_dtype="bfloat16"),
+        Sample("bf16 weights, 5 % new", "bfloat16", _bytes(weight), Beside(base=_bytes(old))),
+        Sample("fp32 master", "float32", _bytes(master), Beside(companion=_bytes(weight), companion_dtype="bfloat16")),
         Sample("fp32 second moment", "float32", _bytes(moment)),
     ]
 
 
 def _codec_row(codec: Codec, sample: Sample, rounds: int) -> dict[str, Any]:
-    beside: dict[str, Any] = {}
-    if codec.needs_base:
-        beside["base"] = sample.base
-    if codec.needs_companion:
-        beside |= {"companion": sample.companion, "companion_dtype": sample.companion_dtype}
+    beside = sample.beside.for_codec(codec)
     row: dict[str, Any] = {"codec": codec.name, "data": sample.name, "lossless": codec.lossless, "note": ""}
     target = np.empty(len(sample.raw), dtype=np.uint8).data
     try:
         # Once before the clock runs: the first call compiles.
-        stored = b"".join(bytes(piece) for piece in codec.encode(sample.raw, sample.dtype, **beside))
+        stored = b"".join(bytes(piece) for piece in codec.encode(sample.raw, sample.dtype, beside))
     except NotEncodable as error:
         return row | {"ratio": None, "encodeMbPerSecond": None, "decodeMbPerSecond": None, "note": str(error)}
-    codec.decode(memoryview(stored), target, sample.dtype, **beside)
-    encode = _median(lambda: sum(len(piece) for piece in codec.encode(sample.raw, sample.dtype, **beside)), rounds)
-    decode = _median(lambda: codec.decode(memoryview(stored), target, sample.dtype, **beside), rounds)
+    codec.decode(memoryview(stored), target, sample.dtype, beside)
+    encode = _median(lambda: sum(len(piece) for piece in codec.encode(sample.raw, sample.dtype, beside)), rounds)
+    decode = _median(lambda: codec.decode(memoryview(stored), target, sample.dtype, beside), rounds)
     return row | {
         "ratio": len(sample.raw) / max(len(stored), 1),
         "encodeMbPerSecond": len(sample.raw) / encode / 1e6,

@@ -17,7 +17,7 @@ import second_reader
 import second_reader_codecs
 
 from sternpost_checkpoint.catalog import Catalog
-from sternpost_checkpoint.codec.base import by_name, names
+from sternpost_checkpoint.codec.base import Beside, by_name, names
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.slot import SlotWriter
@@ -88,7 +88,9 @@ def encoded(codec: str, raw: np.ndarray, dtype: str, **beside: Any) -> bytes | N
         name: memoryview(value.tobytes()) if isinstance(value, np.ndarray) else value for name, value in beside.items()
     }
     try:
-        return b"".join(bytes(piece) for piece in by_name(codec).encode(memoryview(raw.tobytes()), dtype, **views))
+        return b"".join(
+            bytes(piece) for piece in by_name(codec).encode(memoryview(raw.tobytes()), dtype, Beside(**views))
+        )
     except NotEncodable:
         return None
 
@@ -112,7 +114,7 @@ def check(codec: str, raw: np.ndarray, dtype: str, **beside: Any) -> bool:
     )
     target = bytearray(len(data))
     views = {name: memoryview(value) if isinstance(value, bytes) else value for name, value in given.items()}
-    by_name(codec).decode(memoryview(stored), memoryview(target), dtype, **views)
+    by_name(codec).decode(memoryview(stored), memoryview(target), dtype, Beside(**views))
     assert second == bytes(target)
     if by_name(codec).lossless:
         assert second == data

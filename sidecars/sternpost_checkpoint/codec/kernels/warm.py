@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sternpost_checkpoint.codec.base import NotEncodable, by_name, names
+from sternpost_checkpoint.codec.base import Beside, NotEncodable, by_name, names
 from sternpost_checkpoint.codec.moments import encode_moments
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 
@@ -44,16 +44,14 @@ def _rounded(master: np.ndarray[tuple[int], np.dtype[np.float32]]) -> np.ndarray
 def _there_and_back(name: str, tensor: tuple[bytes, str], base: bytes, companion: tuple[bytes, str]) -> None:
     codec = by_name(name)
     raw, dtype = tensor
-    parent = memoryview(base) if codec.needs_base else None
-    partner = memoryview(companion[0]) if codec.needs_companion else None
-    kind = companion[1] if codec.needs_companion else None
+    beside = Beside(memoryview(base), memoryview(companion[0]), companion[1]).for_codec(codec)
     try:
-        pieces = codec.encode(memoryview(raw), dtype, base=parent, companion=partner, companion_dtype=kind)
+        pieces = codec.encode(memoryview(raw), dtype, beside)
         stored = memoryview(b"".join(bytes(piece) for piece in pieces))
     except NotEncodable:
         return
     target = memoryview(bytearray(len(raw)))
-    codec.decode(stored, target, dtype, base=parent, companion=partner, companion_dtype=kind)
+    codec.decode(stored, target, dtype, beside)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from codec_cases import Case, cases, decode, encode, weights_and_master
 from hypothesis import assume, given, settings
 
-from sternpost_checkpoint.codec.base import NotEncodable, by_name, names
+from sternpost_checkpoint.codec.base import Beside, NotEncodable, by_name, names
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 
@@ -35,7 +35,7 @@ def test_several_pieces(name: str, dtype: str) -> None:
     current = base + (generator.random(len(base)) < 0.1)
     case, codec = Case(dtype, current.astype(np.uint8).tobytes(), base.tobytes()), by_name(name)
     try:
-        pieces = list(codec.encode(memoryview(case.raw), dtype, **case.arguments(codec)))  # type: ignore[arg-type]
+        pieces = list(codec.encode(memoryview(case.raw), dtype, case.beside(codec)))
     except NotEncodable:
         return
     assert len(pieces) > 1 or len(case.raw) <= 4 * 2**20
@@ -49,11 +49,11 @@ def test_unaligned_memory(name: str) -> None:
     case, codec = Case("float32", values.tobytes(), (values + 1).tobytes()), by_name(name)
     shifted = Case("float32", b"", b"")
     raw, base = memoryview(b"x" + case.raw)[1:], memoryview(b"x" + case.base)[1:]
-    keywords = {"base": base} if codec.needs_base else {}
-    stored = b"".join(bytes(piece) for piece in codec.encode(raw, "float32", **keywords))
+    beside = Beside(base=base).for_codec(codec)
+    stored = b"".join(bytes(piece) for piece in codec.encode(raw, "float32", beside))
     assert stored == encode(codec, case)
     target = bytearray(1 + len(case.raw))
-    codec.decode(memoryview(b"x" + stored)[1:], memoryview(target)[1:], shifted.dtype, **keywords)
+    codec.decode(memoryview(b"x" + stored)[1:], memoryview(target)[1:], shifted.dtype, beside)
     assert target[1:] == case.raw
 
 
@@ -63,11 +63,11 @@ def test_without_a_base_nothing_is_encoded_or_decoded(name: str) -> None:
     with pytest.raises(NotEncodable, match="no base of the same size"):
         codec.encode(memoryview(bytes(8)), "float32")
     with pytest.raises(NotEncodable, match="no base of the same size"):
-        codec.encode(memoryview(bytes(8)), "float32", base=memoryview(bytes(4)))
+        codec.encode(memoryview(bytes(8)), "float32", Beside(base=memoryview(bytes(4))))
     with pytest.raises(FormatError, match="only with its base"):
         codec.decode(memoryview(bytes(8)), memoryview(bytearray(8)), "float32")
     with pytest.raises(FormatError, match="the base has 4 bytes where 8 are needed"):
-        codec.decode(memoryview(bytes(8)), memoryview(bytearray(8)), "float32", base=memoryview(bytes(4)))
+        codec.decode(memoryview(bytes(8)), memoryview(bytearray(8)), "float32", Beside(base=memoryview(bytes(4))))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -122,13 +122,13 @@ def test_a_companion_that_is_none_is_refused(name: str) -> None:
     dtype, raw = ("float32", master) if name == "low-bits" else ("bfloat16", other)
     companion, its_dtype = (other, "bfloat16") if name == "low-bits" else (master, "float32")
     with pytest.raises(NotEncodable, match="is not the rounding of"):
-        codec.encode(memoryview(raw), dtype, companion=memoryview(companion), companion_dtype=its_dtype)
+        codec.encode(memoryview(raw), dtype, Beside(companion=memoryview(companion), companion_dtype=its_dtype))
     with pytest.raises(NotEncodable, match="no companion of as many elements"):
-        codec.encode(memoryview(raw), dtype, companion=memoryview(companion)[:-4], companion_dtype=its_dtype)
+        codec.encode(memoryview(raw), dtype, Beside(companion=memoryview(companion)[:-4], companion_dtype=its_dtype))
     with pytest.raises(NotEncodable, match="not for float64"):
-        codec.encode(memoryview(raw), "float64", companion=memoryview(companion), companion_dtype=its_dtype)
+        codec.encode(memoryview(raw), "float64", Beside(companion=memoryview(companion), companion_dtype=its_dtype))
     with pytest.raises(FormatError, match="only with its companion"):
-        codec.decode(memoryview(b""), memoryview(bytearray(raw)), dtype, companion_dtype=its_dtype)
+        codec.decode(memoryview(b""), memoryview(bytearray(raw)), dtype, Beside(companion_dtype=its_dtype))
     assert len(weight) == len(other)
 
 

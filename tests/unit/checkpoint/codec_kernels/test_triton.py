@@ -15,7 +15,7 @@ PROGRAM = """
 import numpy as np, torch
 from sternpost_checkpoint.client.kernels.mask import mask_and_values
 from sternpost_checkpoint.client.kernels.planes import byte_planes
-from sternpost_checkpoint.codec.base import by_name
+from sternpost_checkpoint.codec.base import Beside, by_name
 
 def raw(tensor):
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
@@ -32,7 +32,7 @@ for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch
             mask, values = mask_and_values(current, base)
             stored = len(values).to_bytes(4, "little") + raw(mask) + raw(values)
             codec, name = by_name("mask"), str(dtype).removeprefix("torch.")
-            expected = b"".join(codec.encode(memoryview(raw(current)), name, base=memoryview(raw(base))))
+            expected = b"".join(codec.encode(memoryview(raw(current)), name, Beside(base=memoryview(raw(base)))))
             assert stored == (expected or bytes(4)), (dtype, size, share)
         width = base.element_size()
         planes = np.frombuffer(raw(base), np.uint8).reshape(-1, width).T

@@ -14,7 +14,7 @@ import xxhash
 from generation_builder import Builder, Tensor
 
 from sternpost_checkpoint.catalog import Catalog
-from sternpost_checkpoint.codec.base import Codec, by_name
+from sternpost_checkpoint.codec.base import ALONE, Beside, Codec, by_name
 from sternpost_checkpoint.errors import CheckpointError, FormatError
 from sternpost_checkpoint.format.names import generation_folder
 from sternpost_checkpoint.lineage import Generation
@@ -28,10 +28,12 @@ class XorCodec(Codec):
     name = "test-xor"
     needs_base = True
 
-    def encode(self, raw: memoryview, dtype: str, *, base: Any = None, **_: Any) -> Iterator[bytes]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes]:
+        base = beside.encodable_base(raw.nbytes, self.name)
         yield (np.frombuffer(raw, np.uint8) ^ np.frombuffer(base, np.uint8)).tobytes()
 
-    def decode(self, stored: memoryview, raw: memoryview, dtype: str, *, base: Any = None, **_: Any) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
+        base = beside.required_base(raw.nbytes, self.name)
         raw[:] = (np.frombuffer(stored, np.uint8) ^ np.frombuffer(base, np.uint8)).tobytes()
 
 
@@ -42,13 +44,13 @@ class SumCodec(Codec):
     needs_companion = True
     companions: ClassVar[int] = 0
 
-    def encode(self, raw: memoryview, dtype: str, *, companion: Any = None, **_: Any) -> Iterator[bytes]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes]:
+        companion = beside.encodable_companion(raw.nbytes, self.name)
         yield (np.frombuffer(raw, np.uint8) - np.frombuffer(companion, np.uint8)).tobytes()
 
-    def decode(
-        self, stored: memoryview, raw: memoryview, dtype: str, *, companion: Any = None, companion_dtype: Any, **_: Any
-    ) -> None:
-        assert companion_dtype == "float32"
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:
+        assert beside.companion_dtype == "float32"
+        companion = beside.required_companion(raw.nbytes, self.name)
         raw[:] = (np.frombuffer(stored, np.uint8) + np.frombuffer(companion, np.uint8)).tobytes()
 
 
