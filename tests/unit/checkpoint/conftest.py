@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import xxhash
 from prometheus_client import CollectorRegistry
+from python_template import ForkedPython, PythonTemplate
 
 from sternpost_checkpoint.adaptive.policy import CodecPolicy
 from sternpost_checkpoint.catalog import Catalog
@@ -42,6 +43,14 @@ from sternpost_checkpoint.store.base import Entry, Store
 from sternpost_checkpoint.store.file import FileStore
 
 JOB_UID = "uid-1"
+TORCH = (
+    "torch._dynamo",  # which the first step of any optimizer imports
+    "torch.distributed.checkpoint",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+    "sternpost_checkpoint.client.checkpointer",
+    "sternpost_checkpoint.dcp",
+)
 
 
 def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "the condition") -> Any:
@@ -222,7 +231,8 @@ class Surroundings:
     shm: Path
     control: Path
     storage: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    templates: Callable[..., PythonTemplate]
+    processes: list[subprocess.Popen[bytes] | ForkedPython] = field(default_factory=list)
     keep: int = 3
 
     @property
@@ -261,6 +271,15 @@ class Surroundings:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        self.processes.append(process)
+        return process
+
+    def forked(
+        self, code: str, *arguments: str, attempt: int = 1, modules: tuple[str, ...] = (), **more: str
+    ) -> ForkedPython:
+        """Like `python("-c", code, …)`, from a template that has imported torch, and `modules`, already."""
+        environment = {**os.environ, **self.environment(attempt), "OMP_NUM_THREADS": "1", **more}
+        process = self.templates(*modules).start(code, *arguments, environment=environment)
         self.processes.append(process)
         return process
 
@@ -318,10 +337,24 @@ def tmp_path() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="session")
+def templates() -> Iterator[Callable[..., PythonTemplate]]:
+    made: dict[tuple[str, ...], PythonTemplate] = {}
+
+    def template(*modules: str) -> PythonTemplate:
+        if modules not in made:
+            made[modules] = PythonTemplate([*TORCH, *modules])
+        return made[modules]
+
+    yield template
+    for one in made.values():
+        one.close()
+
+
 @pytest.fixture
-def surroundings() -> Iterator[Surroundings]:
+def surroundings(templates: Callable[..., PythonTemplate]) -> Iterator[Surroundings]:
     root = Path(tempfile.mkdtemp(prefix="sternpost-test-", dir="/dev/shm"))  # as in production
-    made = Surroundings(root, root / "shm", root / "control", root / "store")
+    made = Surroundings(root, root / "shm", root / "control", root / "store", templates)
     made.shm.mkdir()
     made.control.mkdir()
     yield made

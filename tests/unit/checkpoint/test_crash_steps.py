@@ -116,7 +116,7 @@ PUBLISHED = [["state word", True], ["publish", True]]
 
 
 def test_the_newest_state_survives_a_kill_at_every_step(surroundings: Any) -> None:
-    process = surroundings.python("-c", SCRIPT)
+    process = surroundings.forked(SCRIPT)
     output = process.communicate(timeout=250)[0].decode()
     assert process.returncode == 0, output
     (line,) = [line for line in output.splitlines() if line.startswith("RESULT ")]

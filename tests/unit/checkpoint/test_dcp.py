@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from python_template import PythonTemplate
 
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.dcp import SternpostReader, SternpostWriter
@@ -49,25 +49,28 @@ def whole_and_newest(uri: str) -> Generation:
     return found
 
 
-def run_ranks(task: str, world: int, uri: str) -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), task, str(rank), str(world), str(port), uri],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        )
-        for rank in range(world)
-    ]
-    try:
-        outputs = [process.communicate(timeout=100)[0].decode() for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
-    assert [process.returncode for process in ranks] == [0] * world, "\n".join(outputs)[-6000:]
+@pytest.fixture
+def run_ranks(templates: Callable[..., PythonTemplate]) -> Callable[[str, int, str], None]:
+    """Run a task of dcp_ranks.py on a number of ranks; each must succeed."""
+
+    def run(task: str, world: int, uri: str) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = found.getsockname()[1]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        code = f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+        ranks = [
+            templates().start(code, task, str(rank), str(world), str(port), uri, environment=environment)
+            for rank in range(world)
+        ]
+        try:
+            outputs = [process.communicate(timeout=100)[0].decode() for process in ranks]
+        finally:
+            for process in ranks:
+                process.kill()
+        assert [process.returncode for process in ranks] == [0] * world, "\n".join(outputs)[-6000:]
+
+    return run
 
 
 def state() -> dict[str, Any]:
@@ -157,7 +160,7 @@ def test_keep_collects(uri: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_async_save(uri: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_async_save(uri: str, kind: str, run_ranks: Callable[[str, int, str], None]) -> None:
     if kind == "process":
         pytest.importorskip("torch.distributed.checkpoint._async_process_executor")
         run_ranks("save_async_in_a_process", 1, uri)
@@ -211,7 +214,7 @@ def test_a_damaged_shard_is_refused(uri: str) -> None:
         dcp.load(blank(state()), storage_reader=SternpostReader(uri))
 
 
-def test_several_ranks_and_another_number_of_them(uri: str) -> None:
+def test_several_ranks_and_another_number_of_them(uri: str, run_ranks: Callable[[str, int, str], None]) -> None:
     run_ranks("save", 2, uri)
     assert whole_and_newest(uri) == Generation(5, 1)
     target = {"model": {"columns": torch.zeros(7, 6), "few": torch.zeros(1, 3)}, "steps": None}
@@ -223,7 +226,7 @@ def test_several_ranks_and_another_number_of_them(uri: str) -> None:
     assert whole_and_newest(uri) == Generation(6, 2)
 
 
-def test_fsdp2_with_async_and_training(uri: str, tmp_path: Path) -> None:
+def test_fsdp2_with_async_and_training(uri: str, run_ranks: Callable[[str, int, str], None], tmp_path: Path) -> None:
     run_ranks("save_async", 2, uri)
     assert whole_and_newest(uri).step == 6
     run_ranks("train", 2, (tmp_path / "training").as_uri())

@@ -58,7 +58,7 @@ def test_two_ranks_share_the_work_and_agree_on_what_to_restore(surroundings: Any
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [surroundings.python("-c", SCRIPT, RANK=str(rank), **environment) for rank in range(2)]
+    processes = [surroundings.forked(SCRIPT, RANK=str(rank), **environment) for rank in range(2)]
     results = []
     for rank, process in enumerate(processes):
         output = process.communicate(timeout=100)[0].decode()

@@ -147,7 +147,7 @@ def test_a_rank_that_hears_of_it_too_late_disturbs_nobody(surroundings: Any, all
         port = probe.getsockname()[1]
     environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     environment["ALL_HEAR"] = str(int(all_hear))
-    processes = [surroundings.python("-c", LATE, RANK=str(rank), **environment) for rank in range(2)]
+    processes = [surroundings.forked(LATE, RANK=str(rank), **environment) for rank in range(2)]
     for process in processes:
         output = process.communicate(timeout=400)[0].decode()
         assert process.returncode == 0, output

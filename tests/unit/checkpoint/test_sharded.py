@@ -12,8 +12,6 @@ import pytest
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.verify import verify_generation
 
-pytestmark = pytest.mark.timeout(300)  # each process imports torch and more
-
 SCRIPT = """
 import json, os, sys, torch
 import torch.distributed as dist
@@ -123,7 +121,7 @@ def train(surroundings: Any) -> Callable[..., list[list[Result]]]:
         if layout != "alone":
             shared["WORLD_SIZE"] = str(world)
         processes = [
-            surroundings.python("-c", SCRIPT, layout, *phases, attempt=attempt, RANK=str(rank), **shared)
+            surroundings.forked(SCRIPT, layout, *phases, attempt=attempt, RANK=str(rank), **shared)
             for rank in range(world)
         ]
         results = []

@@ -11,6 +11,11 @@ from sternpost_checkpoint.verify import verify_generation
 
 pytestmark = pytest.mark.timeout(300)  # each process imports torch and more
 
+TRANSFORMERS = (
+    "transformers.trainer",
+    "transformers.models.gpt2.modeling_gpt2",
+    "sternpost_checkpoint.client.integrations.huggingface",
+)
 SCRIPT = """
 import hashlib, json, os, random, sys
 import numpy, torch
@@ -64,12 +69,12 @@ print("RESULT " + json.dumps({
 
 def run(surroundings: Any, attempt: int, *arguments: Any) -> dict[str, Any] | None:
     """One attempt; None when it was killed."""
-    process = surroundings.python(
-        "-c",
+    process = surroundings.forked(
         SCRIPT,
         str(surroundings.root / "output"),
         *map(str, arguments),
         attempt=attempt,
+        modules=TRANSFORMERS,
         HF_HUB_OFFLINE="1",
         TRANSFORMERS_VERBOSITY="error",
     )

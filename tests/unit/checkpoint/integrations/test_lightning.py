@@ -12,6 +12,7 @@ from sternpost_checkpoint.verify import verify_generation
 
 pytestmark = pytest.mark.timeout(300)  # each process imports torch and more
 
+LIGHTNING = ("lightning.pytorch", "sternpost_checkpoint.client.integrations.lightning")
 SCRIPT = """
 import hashlib, json, os, random, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -97,8 +98,8 @@ def run(surroundings: Any, attempt: int, stop: int, devices: int = 1) -> list[di
         more = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]
         for variables in more:  # as torchrun sets it: Lightning must not start the ranks itself
             variables |= {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}
-    arguments = ("-c", SCRIPT, str(stop), str(devices))
-    processes = [surroundings.python(*arguments, attempt=attempt, **variables) for variables in more]
+    arguments = (SCRIPT, str(stop), str(devices))
+    processes = [surroundings.forked(*arguments, attempt=attempt, modules=LIGHTNING, **variables) for variables in more]
     if stop:
         for process in processes:
             lines = iter(process.stdout.readline, b"")
