@@ -19,7 +19,7 @@ from sternpost_checkpoint.shm.layout import align
 from sternpost_checkpoint.sidecar.bases import KeptState, KeptTensor
 from sternpost_checkpoint.sidecar.encode import Encoder, Part
 from sternpost_checkpoint.sidecar.plan import make_plan
-from sternpost_checkpoint.sidecar.trials import SMALL_BYTES, Inputs, TrialBook
+from sternpost_checkpoint.sidecar.trials import Inputs, TrialBook
 
 Sizes = dict[str, int]
 ZIPNN = "zipnn"
@@ -137,7 +137,7 @@ def _compare(found: Sizing, kind: str, inputs: Inputs, chosen: int) -> None:
     totals = found.codecs.setdefault(kind, {})
     for name in {*sizes, *totals}:
         totals[name] = totals.get(name, 0) + sizes.get(name, len(inputs.raw))
-    if len(inputs.raw) >= SMALL_BYTES and chosen > found.worst * min(sizes.values()):
+    if chosen > found.worst * min(sizes.values()):
         found.worst, found.worst_tensor = chosen / min(sizes.values()), inputs.spec.name
 
 
@@ -154,6 +154,6 @@ def single(inputs: Inputs) -> Sizes:
         except NotEncodable:
             continue
     peer = zipnn_compressor(inputs.spec.dtype)
-    if peer is not None and len(inputs.raw) >= SMALL_BYTES:
+    if peer is not None:
         sizes[ZIPNN] = len(peer(bytes(inputs.raw)))
     return sizes

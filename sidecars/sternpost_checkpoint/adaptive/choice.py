@@ -13,9 +13,9 @@ from sternpost_checkpoint.format.documents import MAX_REASON
 RAW = "raw"
 RAW_BYTES_PER_SECOND = 5e9
 WORTH_SHARE = 0.98
-"""What compresses to no less than this stays raw: reading it back is then a copy."""
+"""What compresses to no less than this stays raw: reading it back is then a copy. Not with `prefer: size`."""
 SIMILAR = 1.005
-"""With `prefer: size`, codecs whose sizes differ by less are equal, and the faster one is taken."""
+"""With `prefer: size`, codecs whose sizes differ by less are equal: one that needs no base is taken, and the faster one."""
 READS_PER_SAVE = 0.02
 """A restore for every fifty saves: what each byte behind a delta costs then."""
 
@@ -42,22 +42,24 @@ _RAW_TRIAL = Trial(RAW, 1.0, RAW_BYTES_PER_SECOND)
 
 def choose(evidence: Evidence, policy: CodecPolicy, pressure: Pressure, *, delta: bool) -> Choice:
     """The lossless codec for one tensor; `delta`: whether it may build on the base."""
+    worth = 1.0 if policy.prefer is Preference.SIZE else WORTH_SHARE
     trials = [
-        trial
-        for trial in evidence.trials
-        if trial.codec != RAW and trial.share <= WORTH_SHARE and (delta or not trial.delta)
+        trial for trial in evidence.trials if trial.codec != RAW and trial.share <= worth and (delta or not trial.delta)
     ]
     best = cheapest([*trials, _RAW_TRIAL], evidence, policy, pressure)
     return Choice(best.codec, best.delta, best.companion, best.share, _reason(best, evidence, pressure))
 
 
 def cheapest(trials: Iterable[Trial], evidence: Evidence, policy: CodecPolicy, pressure: Pressure) -> Trial:
-    """The trial with the lowest price; with `prefer: size` the smallest, the fastest of those that are as small."""
+    """The trial with the lowest price; with `prefer: size` the smallest.
+
+    Size is what is stored of this save: what lies behind a delta is stored already, and counts only between equals.
+    """
     found = list(trials)
     if policy.prefer is Preference.SIZE:
-        smallest = min(stored_share(trial, evidence) for trial in found)
-        found = [trial for trial in found if stored_share(trial, evidence) <= smallest * SIMILAR]
-        return max(found, key=lambda trial: (trial.bytes_per_second, trial.codec))
+        smallest = min(trial.share for trial in found)
+        found = [trial for trial in found if trial.share <= smallest * SIMILAR]
+        return max(found, key=lambda trial: (not trial.delta, trial.bytes_per_second, trial.codec))
     return min(found, key=lambda trial: (price(trial, evidence, pressure), trial.codec))
 
 

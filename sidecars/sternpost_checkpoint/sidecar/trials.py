@@ -15,7 +15,7 @@ from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.sidecar.samples import Sample, changed_share, entropy_bits, sample_of
 
 SMALL_BYTES = 1024
-"""Below it, compression is not worth its headers."""
+"""Below it, compression is not worth its headers, unless size is all that counts."""
 REMEMBERED_SAVES = 8
 """After so many saves the codecs are tried again, even if the changed share stays the same."""
 SIMILAR_CHANGE = 0.15
@@ -23,7 +23,8 @@ SIMILAR_CHANGE = 0.15
 NEGLIGIBLE_CHANGE = 0.005
 """and by more than this."""
 MASK_LIMIT = 0.9
-"""A mask of more changed elements than this does not pay."""
+"""A mask of more changed elements than this gains too little to be tried. Little is not nothing: a tenth that stands still
+is worth up to 5 % of a moment, and so size alone does not know this limit."""
 _SMOOTHING = 0.7
 
 PRIOR_SPEEDS = {
@@ -130,7 +131,7 @@ class TrialBook:
         """Measure one tensor, as far as what is remembered does not do."""
         spec = inputs.spec
         plain = Evidence(spec.name, spec.bytes, spec.dtype, inputs.role.kind)
-        if spec.bytes < SMALL_BYTES:
+        if spec.bytes < (1 if self.thorough else SMALL_BYTES):
             return plain
         cut = inputs.sampled(sample_of(spec.bytes, spec.dtype, thorough=self.thorough))
         changed = changed_share(cut.raw, cut.beside.base, spec.dtype) if cut.beside.base is not None else None
@@ -142,7 +143,7 @@ class TrialBook:
                 (inputs.beside.base is not None, inputs.beside.companion is not None),
                 changed,
                 entropy_bits(cut.raw, spec.dtype),
-                _tried(cut, changed),
+                _tried(cut, masks=self.thorough or (changed or 0.0) <= MASK_LIMIT),
             )
             self._memos[spec.name] = memo
         memo.age += 1
@@ -187,8 +188,8 @@ def _still_true(memo: _Memo, inputs: Inputs, changed: float | None) -> bool:
     return abs(changed - memo.changed) <= max(SIMILAR_CHANGE * memo.changed, NEGLIGIBLE_CHANGE)
 
 
-def _tried(cut: Inputs, changed: float | None) -> dict[str, float]:
-    """Stored bytes for each raw byte of the sample, for every lossless codec that takes it."""
+def _tried(cut: Inputs, *, masks: bool) -> dict[str, float]:
+    """Stored bytes for each raw byte of the sample, for every lossless codec that takes it; `masks`: those, too."""
     shares = {}
     for name in names():
         codec = by_name(name)
@@ -196,7 +197,7 @@ def _tried(cut: Inputs, changed: float | None) -> dict[str, float]:
             continue
         if not cut.beside.suffices(codec):
             continue
-        if name.startswith("mask") and (changed or 0.0) > MASK_LIMIT:
+        if name.startswith("mask") and not masks:
             continue
         try:
             size = encoded_bytes(name, cut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from made_state import State, meta_of, state_at, write_state
 
 from sternpost_checkpoint.adaptive.policy import CodecPolicy, Exactness, Preference
 from sternpost_checkpoint.catalog import Catalog
+from sternpost_checkpoint.codec.base import Beside, NotEncodable, by_name, names
 from sternpost_checkpoint.format.documents import StoredTensor
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.restore.reader import GenerationReader
@@ -107,6 +109,33 @@ def test_frozen_weights_cost_nothing(helpers: Any, tmp_path: Path) -> None:
     assert weight.delta
     assert weight.stored_bytes < 2 * BIG / 100
     assert "p=0," in weight.reason
+
+
+def test_size_alone_knows_no_tensor_that_is_not_worth_it(helpers: Any, tmp_path: Path) -> None:
+    """Tiny tensors, and those that nearly all elements of have changed, come as small as any single codec makes them."""
+    chance = np.random.default_rng(2)
+    before: State = {"model/0.weight": ("bfloat16", chance.integers(0, 2**16, BIG, dtype=np.uint16))}
+    for elements in (1, 40, 256, 5000):
+        values = chance.standard_normal(elements).astype(np.float32)
+        before[f"optimizer/{elements}/exp_avg"] = ("float32", values)
+        before[f"model/{elements}"] = ("bfloat16", (values.view(np.uint32) >> 16).astype(np.uint16))
+    after: State = {}
+    for name, (dtype, values) in before.items():
+        changed = values.copy()
+        which = chance.random(values.shape) < (0.95 if "exp_avg" in name else 0.02)
+        changed[which] = chance.standard_normal(which.sum()) if dtype == "float32" else values[which] + 1
+        after[name] = (dtype, changed)
+    encoder = helpers.rank_encoder(CodecPolicy(prefer=Preference.SIZE))
+    saved(helpers, tmp_path, CodecPolicy(), before, encoder)
+    found = saved(helpers, tmp_path, CodecPolicy(), after, encoder)
+    assert decoded(tmp_path, 2) == {name: values.tobytes() for name, (_, values) in after.items()}
+    for name, (dtype, values) in after.items():
+        sizes = {values.nbytes}
+        for codec in (codec for codec in map(by_name, names()) if codec.lossless):
+            beside = Beside(base=memoryview(before[name][1]).cast("B")).for_codec(codec)
+            with contextlib.suppress(NotEncodable):
+                sizes.add(sum(len(bytes(p)) for p in codec.encode(memoryview(values).cast("B"), dtype, beside)))
+        assert found[name].stored_bytes <= 1.02 * min(sizes), (name, found[name].codec, found[name].reason)
 
 
 def test_noise_is_stored_as_it_is(helpers: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sternpost_checkpoint.adaptive.choice import SIMILAR, choose, price, saved_by_deltas, stored_share
+from sternpost_checkpoint.adaptive.choice import SIMILAR, WORTH_SHARE, choose, price, saved_by_deltas
 from sternpost_checkpoint.adaptive.evidence import Evidence, Trial
 from sternpost_checkpoint.adaptive.kinds import Kind
 from sternpost_checkpoint.adaptive.policy import ADAPTIVE_ERROR, COMPACT_ERROR, CodecPolicy, Exactness, Preference
@@ -59,7 +59,7 @@ def test_the_choice_is_one_of_the_trials_and_says_why(evidence: Evidence, pressu
         return
     found = next(trial for trial in evidence.trials if trial.codec == choice.codec)
     assert (found.share, found.delta, found.companion) == (choice.share, choice.delta, choice.companion)
-    assert choice.share <= 0.98
+    assert choice.share <= (1.0 if pressure.prefer is Preference.SIZE else WORTH_SHARE)
 
 
 @settings(max_examples=300)
@@ -69,11 +69,11 @@ def test_nothing_offered_is_cheaper(evidence: Evidence, pressure: Pressure, delt
     chosen = Trial(choice.codec, choice.share, 5e9, choice.delta)
     chosen = next((trial for trial in evidence.trials if trial.codec == choice.codec and choice.codec != "raw"), chosen)
     for trial in evidence.trials:
-        if (trial.delta and not delta) or trial.share > 0.98:
+        if trial.delta and not delta:
             continue
         if pressure.prefer is Preference.SIZE:
-            assert stored_share(chosen, evidence) <= stored_share(trial, evidence) * SIMILAR
-        else:
+            assert chosen.share <= trial.share * SIMILAR
+        elif trial.share <= WORTH_SHARE:
             assert price(chosen, evidence, pressure) <= price(trial, evidence, pressure)
 
 
