@@ -23,16 +23,20 @@ def write_symbols(symbols: Array, contexts: Array | None, kinds: int, alphabet: 
     """Code uint8 `symbols` < `alphabet`, each with its context < `kinds`; both `padded` long."""
     if not len(symbols):
         return []
-    counts = np.zeros((4, kinds, alphabet), dtype=np.uint32)
-    ans.count(symbols, contexts, counts)
+    coded = symbols
+    if contexts is not None:
+        coded = np.empty(len(symbols), dtype=np.uint16)
+        ans.places(symbols, contexts, alphabet, coded)
+    counts = np.zeros((4, kinds * alphabet), dtype=np.uint32)
+    ans.count(coded, counts)
     frequencies = np.empty((kinds, alphabet), dtype=np.uint16)
-    ans.normalize(counts, frequencies)
+    ans.normalize(counts.reshape(4, kinds, alphabet), frequencies)
     written = np.empty(2 * frequencies.size, dtype=np.uint8)
     length = ans.write_frequencies(frequencies, written)
-    table = np.zeros(frequencies.size, dtype=np.uint64)
+    table = np.zeros(2 * frequencies.size, dtype=np.uint64)
     ans.encoder_table(frequencies, table)
     words, states = np.empty(len(symbols) + ans.WORDS_SLACK, dtype=np.uint16), np.empty(4, dtype=np.uint32)
-    used = ans.encode(symbols, contexts, alphabet, table, words, states)
+    used = ans.encode(coded, table, words, states)
     header = _HEADER.pack(length, used, *states.tolist())
     return [header, written[:length].tobytes(), words[len(words) - used :].data.cast("B")]
 

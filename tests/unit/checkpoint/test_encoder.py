@@ -24,7 +24,7 @@ from sternpost_checkpoint.sidecar.commit import try_commit
 from sternpost_checkpoint.sidecar.encode import BATCH_BYTES
 from sternpost_checkpoint.sidecar.plan import grouped
 from sternpost_checkpoint.sidecar.samples import changed_share, entropy_bits, sample_of
-from sternpost_checkpoint.sidecar.trials import OBSERVED_BYTES, PRIOR_SPEEDS, Speeds, warm_up
+from sternpost_checkpoint.sidecar.trials import OBSERVED_BYTES, PRIOR_NANOSECONDS, Speeds, prior_speed, warm_up
 from sternpost_checkpoint.store.file import FileStore
 from sternpost_checkpoint.verify import verify_generation
 
@@ -206,17 +206,20 @@ class TestSpeeds:
     def test_a_busy_machine_is_busy_for_all(self) -> None:
         speeds = Speeds()
         for _ in range(30):
-            speeds.observe("float-ans", "bfloat16", None, 2**22, 2**22 / (PRIOR_SPEEDS["float-ans"] / 10))
-        for codec, prior in PRIOR_SPEEDS.items():
+            prior = prior_speed("float-ans", "bfloat16", None)
+            speeds.observe("float-ans", "bfloat16", None, 2**22, 2**22 / (prior / 10))
+        for codec in PRIOR_NANOSECONDS:
+            prior = prior_speed(codec, "bfloat16", None)
             assert speeds.of(codec, "bfloat16", None) == pytest.approx(prior / 10, rel=0.2)
 
     def test_a_codec_that_is_better_than_its_prior_is_found_out(self) -> None:
         speeds = Speeds()
+        prior = {codec: prior_speed(codec, "bfloat16", 0.1) for codec in ("mask", "xor-planes", "float-ans")}
         for _ in range(40):
             for codec, factor in (("mask", 1.0), ("xor-planes", 2.0), ("float-ans", 1.0)):
-                speeds.observe(codec, "bfloat16", 0.1, 2**22, 2**22 / (PRIOR_SPEEDS[codec] * factor))
+                speeds.observe(codec, "bfloat16", 0.1, 2**22, 2**22 / (prior[codec] * factor))
         relation = speeds.of("xor-planes", "bfloat16", 0.1) / speeds.of("mask", "bfloat16", 0.1)
-        assert relation == pytest.approx(2 * PRIOR_SPEEDS["xor-planes"] / PRIOR_SPEEDS["mask"], rel=0.35)
+        assert relation == pytest.approx(2 * prior["xor-planes"] / prior["mask"], rel=0.35)
 
     def test_small_tensors_teach_nothing(self) -> None:
         speeds = Speeds()

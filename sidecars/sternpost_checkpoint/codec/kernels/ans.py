@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sternpost_checkpoint.codec.kernels.arrays import Array
+from sternpost_checkpoint.codec.kernels.bits import high_product
 from sternpost_checkpoint.codec.kernels.jit import helper, kernel
 
 _U = np.uint64
@@ -23,14 +24,29 @@ WORDS_SLACK = 16
 _LOW_32 = np.uint64(0xFFFFFFFF)
 
 
+@helper
+def _quarters(values: Array) -> tuple[Array, Array, Array, Array]:
+    quarter = values.size // 4
+    return values[:quarter], values[quarter : 2 * quarter], values[2 * quarter : 3 * quarter], values[3 * quarter :]
+
+
 @kernel
-def count(symbols: Array, contexts: Array | None, counts: Array) -> None:
-    """Count symbols. `counts`: zeroed uint32 (4, contexts, alphabet); four, lest equal neighbours wait for each other."""
-    quarter = symbols.size // 4
-    for i in range(quarter):
-        for q in range(4):
-            at = q * quarter + i
-            counts[q, 0 if contexts is None else contexts[at], symbols[at]] += 1
+def places(symbols: Array, contexts: Array, alphabet: int, out: Array) -> None:
+    """Fill uint16 `out` with the places in the frequency table: a row for each context. Both uint8, as long."""
+    for i in range(symbols.size):
+        out[i] = np.uint16(np.uint16(contexts[i]) * np.uint16(alphabet) + np.uint16(symbols[i]))
+
+
+@kernel
+def count(symbols: Array, counts: Array) -> None:
+    """Count symbols, or `places`. `counts`: zeroed uint32 (4, places); four, lest equal neighbours wait for each other."""
+    s0, s1, s2, s3 = _quarters(symbols)
+    c0, c1, c2, c3 = counts[0], counts[1], counts[2], counts[3]
+    for i in range(_U(symbols.size // 4)):
+        c0[s0[i]] += np.uint32(1)
+        c1[s1[i]] += np.uint32(1)
+        c2[s2[i]] += np.uint32(1)
+        c3[s3[i]] += np.uint32(1)
 
 
 @kernel
@@ -121,71 +137,54 @@ def read_frequencies(data: Array, frequencies: Array) -> int:
 
 @kernel
 def encoder_table(frequencies: Array, table: Array) -> None:
-    """Pack for each symbol of each context what encoding needs into uint64 `table`, row by row.
+    """What encoding needs for each symbol of each context, in two words of the uint64 `table` (zeroed), row by row.
 
-    From the lowest bit: 32 bits reciprocal of the frequency, 13 bias, 12 complement (4096 - frequency), 6 shift.
+    The reciprocal of the frequency; and from the lowest bit: 32 bits the state from which on a word is given away, 16
+    complement (4096 - frequency), 16 bias.
     """
     alphabet = frequencies.shape[1]
     for c in range(frequencies.shape[0]):
         start = 0
         for a in range(alphabet):
-            frequency, shift = int(frequencies[c, a]), 0
+            frequency = int(frequencies[c, a])
             if frequency == 0:
                 continue
-            while frequency > 1 << shift:
-                shift += 1
-            # x // frequency == x * reciprocal >> 31 + shift, exactly, for x < 2**31; 1 has no such reciprocal.
-            reciprocal = ((1 << (shift + 31)) + frequency - 1) // frequency if frequency > 1 else 0xFFFFFFFF
+            # x // frequency is the upper half of x * reciprocal, exactly, for x < 2**31; 1 has no such reciprocal.
             bias = start if frequency > 1 else start + 4095
-            entry = _U(reciprocal) | _U(bias) << _U(32) | _U(4096 - frequency) << _U(45)
-            table[c * alphabet + a] = entry | _U(max(shift - 1, 0)) << _U(57)
+            at = 2 * (c * alphabet + a)
+            table[at] = ~_U(0) // _U(frequency) + _U(1) if frequency > 1 else ~_U(0)
+            table[at + 1] = _U(frequency) << _U(19) | _U(4096 - frequency) << _U(32) | _U(bias) << _U(48)
             start += frequency
 
 
 @helper
-def _quarters(values: Array) -> tuple[Array, Array, Array, Array]:
-    quarter = values.size // 4
-    return values[:quarter], values[quarter : 2 * quarter], values[2 * quarter : 3 * quarter], values[3 * quarter :]
-
-
-@helper
-def _push(state: np.uint64, entry: np.uint64, words: Array, position: np.uint64) -> tuple[np.uint64, np.uint64]:
-    complement = (entry >> _U(45)) & _U(0xFFF)
+def _push(
+    state: np.uint64, symbol: np.uint64, table: Array, words: Array, position: np.uint64
+) -> tuple[np.uint64, np.uint64]:
+    reciprocal, entry = table[_U(2) * symbol], table[_U(2) * symbol + _U(1)]
     words[position] = state
-    full = _U(state >= (_U(4096) - complement) << _U(19))
+    full = _U(state >= (entry & _LOW_32))
     position -= full
     state >>= full << _U(4)
-    quotient = (state * (entry & _LOW_32)) >> (_U(32) + (entry >> _U(57)))
-    return state + ((entry >> _U(32)) & _U(0x1FFF)) + quotient * complement, position
+    return state + (entry >> _U(48)) + high_product(state, reciprocal) * ((entry >> _U(32)) & _U(0xFFFF)), position
 
 
 @kernel
-def encode(  # noqa: PLR0917 # a kernel takes no keywords
-    symbols: Array, contexts: Array | None, alphabet: int, table: Array, words: Array, states: Array
-) -> int:
+def encode(symbols: Array, table: Array, words: Array, states: Array) -> int:
     """Fill uint16 `words` from its end; returns how many are used. `states`: the four last ones, uint32.
 
-    `symbols`, `contexts`: uint8, a multiple of 4 long.
+    `symbols`: uint8, or uint16 `places`; a multiple of 4 long.
     """
-    quarter, width = symbols.size // 4, _U(alphabet)
+    quarter = symbols.size // 4
     s0, s1, s2, s3 = _quarters(symbols)
     x0 = x1 = x2 = x3 = _U(1 << 15)
     position = _U(words.size - 1)
-    if contexts is None:
-        for k in range(_U(quarter)):
-            j = _U(quarter - 1) - k
-            x3, position = _push(x3, table[s3[j]], words, position)
-            x2, position = _push(x2, table[s2[j]], words, position)
-            x1, position = _push(x1, table[s1[j]], words, position)
-            x0, position = _push(x0, table[s0[j]], words, position)
-    else:
-        c0, c1, c2, c3 = _quarters(contexts)
-        for k in range(_U(quarter)):
-            j = _U(quarter - 1) - k
-            x3, position = _push(x3, table[_U(c3[j]) * width + _U(s3[j])], words, position)
-            x2, position = _push(x2, table[_U(c2[j]) * width + _U(s2[j])], words, position)
-            x1, position = _push(x1, table[_U(c1[j]) * width + _U(s1[j])], words, position)
-            x0, position = _push(x0, table[_U(c0[j]) * width + _U(s0[j])], words, position)
+    for k in range(_U(quarter)):
+        j = _U(quarter - 1) - k
+        x3, position = _push(x3, _U(s3[j]), table, words, position)
+        x2, position = _push(x2, _U(s2[j]), table, words, position)
+        x1, position = _push(x1, _U(s1[j]), table, words, position)
+        x0, position = _push(x0, _U(s0[j]), table, words, position)
     states[0], states[1], states[2], states[3] = x0, x1, x2, x3
     return int(words.size - 1 - np.int64(position))
 

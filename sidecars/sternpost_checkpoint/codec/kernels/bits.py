@@ -31,6 +31,17 @@ def _population(_context: Any, word: Any) -> Any:
     return word(word), generate
 
 
+def _high_product(_context: Any, one: Any, other: Any) -> Any:
+    """The upper 64 bits of the product."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        double = ir.IntType(128)
+        product = builder.mul(builder.zext(arguments[0], double), builder.zext(arguments[1], double))
+        return builder.trunc(builder.lshr(product, ir.Constant(double, 64)), ir.IntType(64))
+
+    return types.uint64(one, other), generate
+
+
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [offset]), ir.IntType(64).as_pointer())
@@ -59,5 +70,6 @@ def _store_u64(_context: Any, array: Any, offset: Any, word: Any) -> Any:  # noq
 Word = np.uint64
 trailing_zeros = cast("Callable[[Word], Word]", intrinsic(_trailing_zeros))
 population = cast("Callable[[Word], Word]", intrinsic(_population))
+high_product = cast("Callable[[Word, Word], Word]", intrinsic(_high_product))
 load_u64 = cast("Callable[[Array, Word], Word]", intrinsic(_load_u64))
 store_u64 = cast("Callable[[Array, Word, Word], None]", intrinsic(_store_u64))

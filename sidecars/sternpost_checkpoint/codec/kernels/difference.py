@@ -160,8 +160,8 @@ def _low(number: np.uint64, bits: np.uint64) -> np.uint64:
 def write_loose(numbers: Array, symbols: Array, loose: Array) -> int:
     """Write the bits that the symbols leave open, the first lowest; returns how many bytes they take.
 
-    `loose`: uint8, an element's width for each number and BITS_SLACK. Four numbers of 16 bits at a time: their bits
-    (at most 14 each) fit into a word, and only the words wait for each other.
+    `loose`: uint8, an element's width for each number and BITS_SLACK. Four numbers of 16 bits at a time, or two of 32:
+    their bits (at most 14 or 30 each) fit into a word, and only the words wait for each other.
     """
     position, pending, filled, first = _U(0), _U(0), _U(0), _U(0)
     if numbers.itemsize == 2:
@@ -178,6 +178,18 @@ def write_loose(numbers: Array, symbols: Array, loose: Array) -> int:
             # All 63 bits full: a shift by 64 is none at all, but 56 are the most here.
             pending >>= filled & ~_U(7)
             filled &= _U(7)
+    else:
+        first = _U(numbers.size) & ~_U(1)
+        for i in range(_U(0), first, _U(2)):
+            b0, b1 = _below(_U(symbols[i])), _below(_U(symbols[i + _U(1)]))
+            word = _low(_U(numbers[i]), b0) | _low(_U(numbers[i + _U(1)]), b1) << b0
+            pending |= word << filled
+            store_u64(loose, position, pending)
+            before, filled = filled, filled + b0 + b1
+            position += filled >> _U(3)
+            # Up to 7 and 60 bits: those that the word had no room for are the next one's first.
+            pending = pending >> (filled & ~_U(7)) if filled < _U(64) else word >> (_U(64) - before)
+            filled &= _U(7)
     for i in range(first, _U(numbers.size)):
         below = _below(_U(symbols[i]))
         pending |= _low(_U(numbers[i]), below) << filled
@@ -186,12 +198,15 @@ def write_loose(numbers: Array, symbols: Array, loose: Array) -> int:
         position += filled >> _U(3)
         pending >>= filled & ~_U(7)
         filled &= _U(7)
+    store_u64(loose, position, pending)  # what the last word had no room for
     return int(position + _U(filled > _U(0)))
 
 
 @helper
 def _number(symbol: np.uint64, below: np.uint64, word: np.uint64) -> np.uint64:
-    return (_U(2) | symbol & _U(1)) << below | _low(word, below) if symbol >= _U(16) else symbol
+    # A choice between two numbers, not between two ways: a branch would be guessed wrongly every few symbols.
+    upper = _U(2) | symbol & _U(1) if symbol >= _U(16) else symbol
+    return upper << below | _low(word, below)
 
 
 @kernel
@@ -212,6 +227,17 @@ def read_loose(symbols: Array, loose: Array, numbers: Array) -> int:
             numbers[i + _U(2)] = _number(s2, b2, word >> (b0 + b1))
             numbers[i + _U(3)] = _number(s3, b3, word >> (b0 + b1 + b2))
             position += b0 + b1 + b2 + b3
+            if position > end:
+                return -1
+    else:
+        first = _U(numbers.size) & ~_U(1)
+        for i in range(_U(0), first, _U(2)):
+            s0, s1 = _U(symbols[i]), _U(symbols[i + _U(1)])
+            b0, b1 = _below(s0), _below(s1)
+            second = position + b0  # 4 bytes behind the end at most: looked at before it is known to be too far
+            numbers[i] = _number(s0, b0, load_u64(loose, position >> _U(3)) >> (position & _U(7)))
+            numbers[i + _U(1)] = _number(s1, b1, load_u64(loose, second >> _U(3)) >> (second & _U(7)))
+            position = second + b1
             if position > end:
                 return -1
     for i in range(first, _U(numbers.size)):

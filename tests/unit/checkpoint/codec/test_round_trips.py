@@ -42,6 +42,20 @@ def test_several_pieces(name: str, dtype: str) -> None:
     assert decode(codec, case, b"".join(bytes(piece) for piece in pieces)) == case.raw
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32"])
+@pytest.mark.parametrize("elements", [*range(1, 40), 4099])
+def test_wide_differences_of_any_number(dtype: str, elements: int) -> None:
+    """Loose bits are written several numbers at a time: none is lost, whatever is left for the last word."""
+    chance, codec = np.random.default_rng(elements), by_name("diff-ans")
+    size = elements * ITEM_BYTES[dtype]
+    for _ in range(20):
+        case = Case(dtype, chance.bytes(size), chance.bytes(size))
+        stored = encode(codec, case)
+        assert decode(codec, case, stored) == case.raw
+        with pytest.raises(FormatError):
+            decode(codec, case, stored[:-1])
+
+
 @pytest.mark.parametrize("name", ALONE)
 def test_unaligned_memory(name: str) -> None:
     """The kernels read words: what lies at an odd address is copied first, on either side."""
