@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -31,6 +33,21 @@ def sidecar() -> None:
         asyncio.run(run_sidecar(settings_from(os.environ)))
     except ConfigError as error:
         typer.echo(f"sternpost-eagle-eye: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A recording: one JSON object a line.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each anomaly.")] = False,
+) -> None:
+    """Judge a recording by the very same rules as live, and print the anomalies; what was dropped goes to stderr."""
+    from sternpost_eagle_eye.replay.command import replay_file  # noqa: PLC0415
+
+    try:
+        replay_file(file, as_json=as_json)
+    except OSError as error:
+        typer.echo(f"sternpost-eagle-eye: {file} cannot be read: {error.strerror or error}", err=True)
         raise typer.Exit(2) from error
 
 

@@ -32,9 +32,9 @@ class _Standing:
 class Judge:
     """One attempt's judge. The next attempt gets a new one: nothing from before counts."""
 
-    def __init__(self, attempt: Attempt, policy: EagleEyePolicy, now: float) -> None:
-        """`now`: monotonic seconds, as in all later calls."""
-        self.job = JobTrack(attempt)
+    def __init__(self, attempt: Attempt, policy: EagleEyePolicy, now: float, *, launchers: bool = True) -> None:
+        """`now`: monotonic seconds, as in all later calls. `launchers`: whether vectors tell the launchers' states."""
+        self.job = JobTrack(attempt, launchers=launchers)
         self._policy = policy
         self._max_gap = max(MAX_GAP_SECONDS, MAX_GAP_INTERVALS * policy.interval_seconds)
         self._last_now = now
@@ -60,6 +60,11 @@ class Judge:
     def take(self, vector: Vector, now: float, wall: float) -> str | None:
         """A vector that was received; otherwise the reason why it does not count."""
         return self.job.take(vector, self.clock(now), wall)
+
+    def take_recorded(self, vector: Vector, now: float, wall: float) -> None:
+        """A vector of a recording, which says itself whose it is; the worker has been admitted."""
+        if vector.worker is not None:
+            self.job.take_of(self.job.by_index[vector.worker], vector, self.clock(now), wall)
 
     def tick(self, now: float) -> list[Finding]:
         """To be called once an interval: all that is wrong now."""

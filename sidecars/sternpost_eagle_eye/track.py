@@ -155,12 +155,15 @@ class WorkerTrack:
 class JobTrack:
     """All workers of one attempt."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, *, launchers: bool = True) -> None:
+        """`launchers`: whether vectors tell the launchers' states; a recording's do not."""
         self.attempt = attempt
+        self._launchers = launchers
         self.members = {member.uid: WorkerTrack(index, member) for index, member in attempt.members()}
         self.workers = sorted(
             (track for track in self.members.values() if track.index is not None), key=lambda track: track.index or 0
         )
+        self.by_index = {track.index: track for track in self.workers if track.index is not None}
         self._speed: deque[tuple[float, int]] = deque(maxlen=256)
         self.first_seen: tuple[int, float] | None = None
         """The first step seen that all workers have completed, and when (Unix seconds)."""
@@ -183,9 +186,23 @@ class JobTrack:
         before = track.vector
         if before is not None and before.boot == vector.boot and before.sequence >= vector.sequence:
             return f"sequence {vector.sequence} came after {before.sequence}"
+        self.take_of(track, vector, at, wall)
+        return None
+
+    def take_of(self, track: WorkerTrack, vector: Vector, at: float, wall: float) -> None:
+        """Remember a vector that is known to be the worker's."""
         track.take(vector, at, wall)
         self._note_step(at, wall)
-        return None
+
+    def admit(self, index: int, member: Member) -> None:
+        """A worker that nobody announced: in a recording, whoever speaks takes part."""
+        track = WorkerTrack(index, member)
+        self.members[member.uid] = self.by_index[index] = track
+        self.workers = sorted(self.by_index.values(), key=lambda each: each.index or 0)
+
+    def runs(self, track: WorkerTrack) -> bool:
+        """Whether its ranks run, as far as its launcher says; without launchers they do."""
+        return not self._launchers or track.launcher_state(self.attempt.spec.id) == "running"
 
     def _note_step(self, at: float, wall: float) -> None:
         step = self.step

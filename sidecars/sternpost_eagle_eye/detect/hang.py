@@ -56,7 +56,7 @@ class HangDetector:
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """At most one finding: a hang is the job's, whoever is to blame."""
         # A launcher that does not run its ranks is a matter for the operator, and a silent worker for another detector.
-        running = all(track.launcher_state(job.attempt.spec.id) == "running" for track in job.workers)
+        running = all(job.runs(track) for track in job.workers)
         if not running or not job.reports_steps():
             self._progress_at = now
             return []
