@@ -205,6 +205,8 @@ class ExporterVector(Wire):
     infiniband_received: Total | None = None
     infiniband_sent: Total | None = None
     infiniband_errors: Total | None = None
+    infiniband_wait: Total | None = None
+    """Ticks in which a port had data to send and no credit to send it."""
     infiniband_link_downed: Total | None = None
     infiniband_rate: Seconds | None = None
     """Bytes a second, of all ports."""

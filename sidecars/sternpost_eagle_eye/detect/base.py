@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -29,3 +30,9 @@ class Detector(Protocol):
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """All that is wrong at `now`, in seconds of the judge's clock, which stands still while the judge itself does."""
         ...
+
+
+def names(workers: Iterable[int]) -> str:
+    """At most ten of them."""
+    found = sorted(workers)
+    return ", ".join(str(worker) for worker in found[:10]) + ("…" if len(found) > 10 else "")

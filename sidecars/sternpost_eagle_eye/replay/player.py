@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ ATTEMPT = "recording"
 """Id of the attempt where pages name none."""
 MAX_WORKERS = 20_000
 MAX_STALE_ATTEMPTS = 1000
+CLEAR_SECONDS = 600.0
+"""What has not been true for so long is over; before, it is the same anomaly when it comes back."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Player:
         self._clock = RecordingClock()
         self._judge: Judge | None = None
         self._next_tick = 0.0
-        self._told: dict[tuple[Kind, int | None], bool] = {}
+        self._told: dict[tuple[Kind, int | None], tuple[bool, float]] = {}
+        """What was said, whether to evict, and when it was last true."""
         self._pages_of: set[str] = set()
         self._stale: set[str] = set()
         self.dropped: Counter[str] = Counter()
@@ -106,12 +110,12 @@ class Player:
 
     def _news(self, judge: Judge, findings: list[Finding], at: float) -> list[Verdict]:
         news: list[Verdict] = []
-        told, self._told = self._told, {}
         for finding in findings:
             key = finding.kind, finding.worker
-            before = told.get(key)
-            self._told[key] = finding.evict
-            if before is None or (finding.evict and not before):
+            evict, seen = self._told.get(key, (False, -math.inf))
+            again = at - seen > CLEAR_SECONDS
+            self._told[key] = (finding.evict or (evict and not again), at)
+            if again or (finding.evict and not evict):
                 track = None if finding.worker is None else judge.job.by_index.get(finding.worker)
                 node = None if track is None else track.member.node or None
                 news.append(
@@ -154,9 +158,34 @@ def replay_vectors(items: Iterable[tuple[float, Vector | None]], policy: EagleEy
     return verdicts + player.finish()
 
 
+def replay_text(lines: Iterable[str], policy: EagleEyePolicy | None = None) -> list[Verdict]:
+    """The same of a recording's lines."""
+    from sternpost_eagle_eye.replay.recording import Recording  # noqa: PLC0415 - it needs this module
+
+    return replay_vectors(Recording(Lines(lines)), policy)
+
+
+class Lines:
+    """Lines in memory, read as from a file."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+
+    def readline(self, size: int, /) -> bytes:
+        """The next one, cut at `size`; empty at the end."""
+        line = next(self._lines, None)
+        return b"" if line is None else (line.rstrip("\n") + "\n").encode()[:size]
+
+
 def only_logs(vector: Vector) -> bool:
     """Whether it says nothing but what some log said: no sign of life."""
-    return not vector.ranks and vector.exporters is None and vector.machine is None and vector.launcher is None
+    return (
+        bool(vector.logs)
+        and not vector.ranks
+        and vector.exporters is None
+        and vector.machine is None
+        and vector.launcher is None
+    )
 
 
 def _new_judge(policy: EagleEyePolicy, now: float) -> Judge:

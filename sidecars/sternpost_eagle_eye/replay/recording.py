@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from sternpost_eagle_eye.collect.exporters import exporter_vector
 from sternpost_eagle_eye.collect.log_signatures import signs_of
@@ -23,10 +23,18 @@ MAX_TIME = 1e12
 Item = tuple[float, Vector | None]
 
 
+class Readable(Protocol):
+    """A file of bytes."""
+
+    def readline(self, size: int, /) -> bytes:
+        """At most `size` bytes of a line; empty at the end."""
+        ...
+
+
 class Recording:
     """Iterate once; `dropped` tells afterwards what was left out."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file = file
         self.dropped: Counter[str] = Counter()
         """Lines and samples that did not count, by reason."""

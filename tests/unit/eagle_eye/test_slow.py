@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sternpost_eagle_eye.detect.slow import _median_without
+from sternpost_eagle_eye.features import nan_median
 
 
 @pytest.mark.parametrize(("factor", "workers"), [(2.0, 4), (3.0, 4), (2.0, 8), (1.8, 3), (3.0, 64)])
@@ -18,10 +22,22 @@ def test_names_the_slow_worker_within_seconds(simulate, factor, workers, seed):
     started = job.now
     (finding,) = job.run(40, until_found=True)
     assert job.now - started <= 25
-    assert (finding.kind, finding.worker, finding.evict) == ("slow", slow, True)
-    assert finding.confidence >= 0.9
+    assert (finding.kind, finding.worker, finding.evict) == ("slow", slow, False)
     assert f"of {workers - 1} peers" in finding.evidence
-    assert "before, it took" in finding.evidence
+    assert "may recover" in finding.evidence
+    job.run(120)
+    (_, evicted) = next(found for found in job.findings if found[1].evict)
+    assert (evicted.worker, evicted.confidence >= 0.9) == (slow, True)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_third_slower_is_named_within_a_minute(simulate, seed):
+    job = simulate(8, seed=seed, noise=0.05).train(60)
+    job.factor[5] = 1.35
+    started = job.now
+    (finding,) = job.run(80, until_found=True)
+    assert (finding.worker, finding.evict) == (5, False)
+    assert job.now - started <= 60
 
 
 def test_found_on_machines_with_heavy_noise(simulate):
@@ -30,8 +46,9 @@ def test_found_on_machines_with_heavy_noise(simulate):
     job.factor[1] = 3.0
     started = job.now
     (finding,) = job.run(60, until_found=True)
-    assert (finding.worker, finding.evict) == (1, True)
+    assert finding.worker == 1
     assert job.now - started <= 30
+    assert job.run(120)[0].evict
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -55,7 +72,7 @@ def test_a_straggler_that_recovers_is_left_alone(simulate):
 def test_when_all_get_slower_nobody_is_blamed(simulate):
     job = simulate(4, seed=1).train(40)
     job.factor = [2.0] * 4
-    (finding,) = job.run(40, until_found=True)
+    (finding,) = job.run(200, until_found=True)
     assert (finding.worker, finding.evict) == (None, False)
     assert finding.confidence <= 0.5
     job.run(300)
@@ -70,14 +87,14 @@ def test_slow_from_the_start_is_only_suspected_unless_extreme(simulate):
     assert "never seen faster" in finding.evidence
     job = simulate(4, seed=1)
     job.phase, job.factor[3] = "train", 3.0
-    (finding,) = job.run(60, until_found=True)
+    (finding,) = job.run(180)
     assert (finding.worker, finding.evict) == (3, True)
 
 
 def test_two_workers_need_the_slow_ones_own_past(simulate):
     job = simulate(2, seed=1).train(60)
     job.factor[1] = 3.0
-    (finding,) = job.run(40, until_found=True)
+    (finding,) = job.run(160)
     assert (finding.worker, finding.evict) == (1, True)
     job = simulate(2, seed=1)
     job.phase, job.factor[1] = "train", 3.0  # perhaps another role: nothing says that it was ever faster
@@ -136,11 +153,9 @@ def test_evaluation_neither_ends_nor_feeds_a_streak(simulate):
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(0, 9), min_size=2, max_size=12), st.data())
-def test_median_without_one(values, data):
-    import statistics
-
-    chosen = data.draw(st.sampled_from(values))
-    others = list(values)
-    others.remove(chosen)
-    assert _median_without(sorted(map(float, values)), float(chosen)) == statistics.median(others)
+@given(st.lists(st.lists(st.floats(-9, 9) | st.just(math.nan), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_median_of_what_is_known(rows):
+    found = nan_median(np.array(rows), axis=1)
+    for row, value in zip(rows, found, strict=True):
+        known = [each for each in row if not math.isnan(each)]
+        assert value == pytest.approx(statistics.median(known)) if known else math.isnan(value)

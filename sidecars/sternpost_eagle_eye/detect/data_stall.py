@@ -1,0 +1,80 @@
+"""Input comes too slowly: workers take longer for their steps, and their machines are idle meanwhile. Blames no node."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from sternpost_eagle_eye.detect.base import Finding
+from sternpost_eagle_eye.features import BLAMING
+from sternpost_eagle_eye.pace import Pace
+from sternpost_eagle_eye.track import JobTrack
+
+LEVEL = 6.0
+"""Of the sum of the job's pace: a short wait is no stall."""
+USUAL_SECONDS = 15.0
+RATIO = 1.15
+MOST = 0.4
+"""Share of the workers whose own time must have grown."""
+LESS_BUSY = 0.92
+"""GPU load against the usual."""
+UNSURE_SECONDS = 30.0
+"""Where waits are not measured a slow network looks alike, until the exporters tell of it."""
+EXPLAINED = 0.5
+"""Share of the growth that waits for input make up, where they are reported."""
+KEPT = 40
+
+
+class DataStallDetector:
+    """Compares own time, load, and waits for input if they are reported."""
+
+    def __init__(self, seconds: float) -> None:
+        self._scale = seconds / USUAL_SECONDS
+        self._usual_wait: list[float] = []
+
+    def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
+        """At most one finding."""
+        pace, features = job.pace, job.features
+        if pace is None or features is None:
+            return []
+        waits = [t.sample.data for t in job.workers if t.sample is not None and t.sample.data is not None]
+        wait = median(waits) if waits else None
+        if pace.job.sum[0] == 0 and wait is not None:
+            self._usual_wait = [*self._usual_wait[-KEPT:], wait]
+        if pace.job.sum[0] < LEVEL * self._scale or pace.job_ratio < RATIO or pace.job.steps[0] < 3:
+            return []
+        seconds = now - float(pace.job.since[0])
+        told = f"steps take {pace.job_ratio:.2f} times as long as before for {seconds:.0f} s"
+        if wait is not None and self._usual_wait:
+            return self._reported(pace, wait, told)
+        busy, share = features.fallen("busy"), pace.risen(1.0 + (RATIO - 1) / 2)
+        busy = features.fallen("cpu_used") if busy is None else busy
+        # A sick node makes all slow, too, and leaves the others' GPUs idle.
+        sick = any(features.signs(worker, BLAMING, now) for worker in features.any_signs(BLAMING))
+        unsure = not pace.measured() and seconds < UNSURE_SECONDS
+        if busy is None or busy > LESS_BUSY or share < MOST or sick or unsure:
+            return []
+        return [
+            Finding(
+                "data-stall",
+                None,
+                0.85,
+                False,
+                f"{told}: {share:.0%} of {len(pace.workers)} workers need longer for their own part, and are busy for "
+                f"{busy:.0%} of what is usual: they wait for input",
+            )
+        ]
+
+    def _reported(self, pace: Pace, wait: float, told: str) -> list[Finding]:
+        usual = median(self._usual_wait)
+        grown = pace.job_step * (1 - 1 / pace.job_ratio)
+        if wait - usual < EXPLAINED * grown:
+            return []
+        return [
+            Finding(
+                "data-stall",
+                None,
+                0.93,
+                False,
+                f"{told}: {wait:.2f} s of a step are waits for input, usually {usual:.2f}",
+            )
+        ]

@@ -1,0 +1,123 @@
+"""Storage that is full, broken or far slower than before: saves take long, and no node computes the worse for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+
+from sternpost_eagle_eye.detect.base import Finding, names
+from sternpost_eagle_eye.track import JobTrack, WorkerTrack
+
+FULL = 0.003
+"""Share of a file system that is free when nothing can be written any more."""
+FULL_LOOKS = 2
+SLOW_SAVE = 4.0
+"""Times the usual blocked time of a save."""
+SLOW_SAVES = 2.5
+"""The same for two, one after the other, and where the disks say so, too."""
+LEAST_SECONDS = 2.0
+"""What a save must take longer: less does not matter."""
+SAVE_HOLD_SECONDS = 30.0
+KEPT = 20
+HOLD_SECONDS = 600.0
+SURE = 0.9
+PHASE_FACTOR = 3.0
+PHASE_SECONDS = 10.0
+SIGN_SECONDS = 15.0
+
+
+class StorageStallDetector:
+    """Looks at file systems, at what logs say, and at how long saves block the trainer."""
+
+    def __init__(self) -> None:
+        self._was_free: dict[int, float] = {}
+        self._full: dict[int, int] = {}
+        self._seen_at: dict[int, float] = {}
+        self._saves: deque[float] = deque(maxlen=KEPT)
+        self._long_before = False
+        self._blocked: dict[tuple[int, int], float] = {}
+        self._waiting_since: float | None = None
+        self._longest_wait = 0.0
+        self._found: tuple[float, Finding] | None = None
+        """Until when it stands."""
+
+    def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
+        """At most one finding."""
+        words, confidence = self._look(job, now)
+        if words:
+            hold = HOLD_SECONDS if confidence >= SURE else SAVE_HOLD_SECONDS
+            self._found = now + hold, Finding("storage-stall", None, confidence, False, words)
+        if self._found is None or now > self._found[0]:
+            return []
+        return [self._found[1]]
+
+    def _look(self, job: JobTrack, now: float) -> tuple[str, float]:
+        full: list[int] = []
+        for track in job.workers:
+            sign = track.sign("no-space", "io-error", since=now - 5.0) if track.signs else None
+            if sign is not None:
+                return f"the log of worker {track.index} on node {track.member.node} says: {sign[1].line[:200]}", 0.9
+            if track.index is not None and track.exporters is not None and self._is_full(track, track.index):
+                full.append(track.index)
+        if full:
+            return f"a file system of {len(full)} nodes is full (workers {names(full)})", 0.9
+        slow_disks = self._slow_disks(job, now)
+        return self._slow_saves(job, slow_disks) or self._long_wait(job, now, slow_disks) or ("", 0.0)
+
+    def _is_full(self, track: WorkerTrack, index: int) -> bool:
+        exporters = track.exporters
+        if exporters is None or exporters.at == self._seen_at.get(index):
+            return self._full.get(index, 0) >= FULL_LOOKS
+        self._seen_at[index] = exporters.at
+        free = exporters.filesystem_free
+        if free is None:
+            return self._full.get(index, 0) >= FULL_LOOKS
+        # One that was full from the start is somebody else's.
+        was = self._was_free.setdefault(index, free)
+        self._full[index] = self._full.get(index, 0) + 1 if free <= FULL < was else 0
+        return self._full[index] >= FULL_LOOKS
+
+    @staticmethod
+    def _slow_disks(job: JobTrack, now: float) -> list[int]:
+        features = job.features
+        if features is None:
+            return []
+        return sorted(w for w in features.any_signs(("disk",)) if features.signs(w, ("disk",), now))
+
+    def _slow_saves(self, job: JobTrack, slow_disks: list[int]) -> tuple[str, float] | None:
+        newest: list[float] = []
+        for track in job.workers:
+            for number, rank in track.ranks.items():
+                key = (track.index or 0, number)
+                total = rank.known.blocked_sum if rank.known is not None else None
+                if rank.blocked_last is None or total is None or self._blocked.get(key) == total:
+                    continue
+                self._blocked[key] = total
+                newest.append(rank.blocked_last)
+        if not newest:
+            return None
+        longest = max(newest)
+        usual = median(self._saves) if len(self._saves) >= 2 else None
+        long = usual is not None and longest > max(SLOW_SAVES * usual, usual + LEAST_SECONDS)
+        again, self._long_before = long and self._long_before, long
+        if usual is not None and long and (slow_disks or again or longest > SLOW_SAVE * usual):
+            disks = f", and disks are slow on the nodes of workers {names(slow_disks)}" if slow_disks else ""
+            return f"a save blocked the trainer for {longest:.1f} s, usually {usual:.1f} s{disks}", 0.85
+        if not long:
+            self._saves.append(longest)
+        return None
+
+    def _long_wait(self, job: JobTrack, now: float, slow_disks: list[int]) -> tuple[str, float] | None:
+        saving = job.phase() == "checkpoint"
+        if not saving:
+            if self._waiting_since is not None:
+                self._longest_wait = max(self._longest_wait, now - self._waiting_since)
+            self._waiting_since = None
+            return None
+        if self._waiting_since is None:
+            self._waiting_since = now
+        lasted, usual = now - self._waiting_since, self._longest_wait
+        stuck = slow_disks or any(rank.known is not None and rank.known.checkpoint_waiting for rank in job.ranks())
+        if stuck and usual > 0 and lasted > PHASE_FACTOR * usual + PHASE_SECONDS:
+            return f"a save has been going on for {lasted:.0f} s, the longest until now took {usual:.1f} s", 0.8
+        return None
