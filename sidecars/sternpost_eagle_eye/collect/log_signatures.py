@@ -7,7 +7,7 @@ import re
 from sternpost_eagle_eye.vector import LogSign, LogSignature
 
 MAX_LINE = 4096
-_XID = re.compile(r"\bXid\b[^:]{0,20}(?:\([^)]{0,64}\))?\s*[:=]\s*(\d{1,4})", re.IGNORECASE)
+_XID = re.compile(r"\bXid\b\s{0,4}(?:\([^)]{0,64}\))?\s{0,4}[:=]\s{0,4}(\d{1,4})", re.IGNORECASE)
 _EXIT = re.compile(r"\bexit(?:ed|code| code)[^-\d]{0,24}(-?\d{1,3})\b", re.IGNORECASE)
 _PATTERNS: tuple[tuple[LogSignature, re.Pattern[str]], ...] = (
     ("cuda-oom", re.compile(r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError: CUDA|torch\.OutOfMemoryError")),
