@@ -27,6 +27,9 @@ HISTORY_SECONDS = 5.0
 ENOUGH_HISTORY = 4
 BASELINE_SECONDS = 15.0
 STALE_SECONDS = 45.0
+UPDATE_SECONDS = 1.9
+"""Between two looks: what is slow to change need not be looked at each time."""
+IDLE_SECONDS = 5.0
 MAX_STEP_SECONDS = 600.0
 """A difference over a longer time, or over none, is no rate."""
 TICKS_PER_SECOND = 1e9
@@ -123,11 +126,12 @@ class FeatureBoard:
         self._kept_at = np.full(0, -np.inf)
         self._usual = np.full((0, len(FEATURES)), np.nan)
         self._spread = np.full((0, len(FEATURES)), np.nan)
-        self._usual_at = -np.inf
+        self._usual_at = self._updated_at = -np.inf
         self.strength = np.zeros((0, len(FEATURES)))
         self.since = np.full((0, len(FEATURES)), np.inf)
         """When a sign began, on the judge's clock; infinite for none."""
         self._updates = np.zeros((0, len(FEATURES)), dtype=np.int64)
+        self._any = False
 
     def take(self, worker: int, exporters: ExporterVector) -> None:
         """What was scraped; a repetition changes nothing."""
@@ -144,6 +148,9 @@ class FeatureBoard:
 
     def update(self, now: float, *, healthy: bool) -> None:
         """Turn what was taken into features and signs. `healthy`: whether the present may count as usual."""
+        if now - self._updated_at < UPDATE_SECONDS:
+            return
+        self._updated_at = now
         if self._pending:
             rows = np.fromiter(self._pending, dtype=np.int64)
             self._pending.clear()
@@ -152,7 +159,8 @@ class FeatureBoard:
                 self._keep(rows, now)
         if not self._rows:
             return
-        if now - self._usual_at >= BASELINE_SECONDS or (self._kept.max(initial=0) < 2 * ENOUGH_HISTORY and healthy):
+        young = healthy and self._kept.max(initial=0) < 2 * ENOUGH_HISTORY
+        if now - self._usual_at >= (HISTORY_SECONDS if young else BASELINE_SECONDS):
             self._usual_at = now
             self._baseline()
         self._score(now)
@@ -180,8 +188,21 @@ class FeatureBoard:
     def any_signs(self, families: tuple[Family, ...]) -> list[int]:
         """Workers that have any sign of these families."""
         columns = [column for family in families for column in _COLUMNS[family]]
+        if not self._any:
+            return []
         some: NDArray[np.bool_] = np.any(self.since[:, columns] < np.inf, axis=1)
         return [worker for worker, row in self._rows.items() if some[row]]
+
+    def idle_alone(self, worker: int, now: float, since: float) -> bool:
+        """Whether its GPUs have less to do than usual, compared with its peers, while its processors are its own.
+
+        They are known to be if that was looked at after `since`, when the worker became slow.
+        """
+        row = self._rows.get(worker)
+        if row is None or "busy" not in self.signs(worker, ("load",), now, IDLE_SECONDS):
+            return False
+        seen = self._seen[row, [INDEX["steal"], INDEX["container_throttled"]]].max()
+        return bool(seen > since + IDLE_SECONDS) and not self.signs(worker, (*BLAMING, "disk", "memory"), now)
 
     def words(self, worker: int, names: dict[str, float]) -> str:
         """The signs in words and numbers, the strongest first."""
@@ -290,8 +311,10 @@ class FeatureBoard:
         usual = nan_median(history, axis=1)
         spread = nan_median(np.abs(history - usual[:, None, :]), axis=1)
         enough = (~np.isnan(history)).sum(axis=1) >= ENOUGH_HISTORY
-        self._usual[:count] = np.where(enough, usual, np.nan)
-        self._spread[:count] = np.where(enough, 1.4826 * spread, np.nan)
+        # What stands out does not become usual by standing out for long.
+        free = np.isinf(self.since[:count])
+        self._usual[:count] = np.where(free, np.where(enough, usual, np.nan), self._usual[:count])
+        self._spread[:count] = np.where(free, np.where(enough, 1.4826 * spread, np.nan), self._spread[:count])
 
     def _score(self, now: float) -> None:
         count = len(self._rows)
@@ -300,15 +323,16 @@ class FeatureBoard:
         with np.errstate(invalid="ignore"):
             unit = np.maximum(np.maximum(spread, _UNITS), _SHARES * np.abs(usual))
             strength = _DIRECTIONS * (values - usual) / unit
-            if count >= 3:
-                strength = strength - nan_median(strength, axis=0)[None, :]
-            strength = np.where(np.isnan(strength) | (now - self._seen[:count] > STALE_SECONDS), 0.0, strength)
+            strength[np.isnan(strength) | (now - self._seen[:count] > STALE_SECONDS)] = 0.0
+            if count >= 3:  # what all have in common is nobody's
+                strength -= np.sort(strength, axis=0)[count // 2]
         since = self.since[:count]
         begins = (strength >= STRONG) & np.isinf(since)
         over = strength < WEAK
         self._updates[:count] = np.where(begins, 1, self._updates[:count])
         self.since[:count] = np.where(over, np.inf, np.where(begins, now, since))
         self.strength[:count] = strength
+        self._any = bool(np.isfinite(self.since[:count]).any())
 
 
 _UNITS = np.array([feature.unit for feature in FEATURES])

@@ -104,7 +104,7 @@ class _Past:
         self._next[due] += 1
         self._kept_at[due] = now
         young = len(due) > 0 and int(self._next[due].min()) <= 2 * MATURE
-        if now - self._at >= BASELINE_SECONDS or young:
+        if now - self._at >= (HISTORY_SECONDS if young else BASELINE_SECONDS):
             self._at = now
             self.median = nan_median(self._ring, axis=1)
             self.spread = 1.4826 * nan_median(np.abs(self._ring - self.median[:, None]), axis=1)
@@ -172,7 +172,7 @@ class Pace:
         self._new[:] = False
         if standing or not new[:count].any() or self.fresh[:count].sum() <= count / 2:
             return
-        window = np.median(self._ring, axis=1)
+        window = np.sort(self._ring, axis=1)[:, WINDOW // 2]
         known = self.fresh & (window[:, 0] > 0) & (window[:, 1] > 0)
         self.compute = np.where(known, window[:, 0], np.nan)
         self.step = np.where(known, window[:, 1], np.nan)
@@ -184,10 +184,8 @@ class Pace:
             relative = np.log(self.compute / self.peers)
             single_relative = np.log(np.maximum(single, 1e-9) / self.peers)
         mature = self._relative.mature
-        usual = np.where(mature, np.nan_to_num(self._relative.median), 0.0)
-        slack = np.where(
-            mature, np.maximum(SLACK, NOISE_SLACK * np.nan_to_num(self._relative.spread, nan=1.0)), START_SLACK
-        )
+        usual = np.where(mature, self._relative.median, 0.0)
+        slack = np.where(mature, np.fmax(SLACK, NOISE_SLACK * self._relative.spread), START_SLACK)
         excess = np.where(new, relative - usual, np.nan)
         self.apart.add(excess, single_relative - usual, slack, seconds=self._seconds, steps=self._steps, at=self._at)
         self.ratio = np.exp(relative - usual)
@@ -205,7 +203,7 @@ class Pace:
         past = self._whole
         mature = bool(past.mature[0])
         usual = float(past.median[0]) if mature else float(level[0])
-        slack = max(JOB_SLACK, NOISE_SLACK * float(np.nan_to_num(past.spread[0]))) if mature else START_SLACK
+        slack = max(JOB_SLACK, NOISE_SLACK * float(past.spread[0])) if mature else START_SLACK
         self.job_ratio = float(np.exp(level[0] - usual))
         newest = self._ring[np.arange(len(self._count)), (self._count - 1) % WINDOW, 1]
         single = np.array([np.log(float(np.median(newest[known])))])
@@ -256,6 +254,9 @@ class Pace:
 
     def _median_of_peers(self, compute: Floats, count: int) -> Floats:
         peers = np.full(len(compute), np.nan)
+        if not any(self._roles):
+            _fill(peers, compute, np.arange(count))
+            return peers
         roles = {role for role in self._roles if role is not None}
         groups = [[row for row in range(count) if self._roles[row] == role] for role in roles] if len(roles) > 1 else []
         rest = set(range(count))
@@ -286,6 +287,9 @@ def _fill(peers: Floats, compute: Floats, group: NDArray[np.int64], rows: set[in
     else:
         others = np.where(np.eye(len(group), dtype=bool), np.nan, values[None, :])
         found = nan_median(others, axis=1)
+    if rows is None or len(rows) == len(group):
+        peers[group] = found
+        return
     for row, value in zip(group, found, strict=True):
-        if rows is None or int(row) in rows:
+        if int(row) in rows:
             peers[row] = value

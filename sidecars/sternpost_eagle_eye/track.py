@@ -205,6 +205,9 @@ class WorkerTrack:
     @property
     def step(self) -> int | None:
         """The last step that all its ranks have completed."""
+        if len(self.ranks) == 1:
+            known_rank = next(iter(self.ranks.values())).known
+            return None if known_rank is None else known_rank.step
         steps = [rank.known.step if rank.known is not None else None for rank in self.ranks.values()]
         known = [step for step in steps if step is not None]
         return min(known) if known and len(known) == len(steps) else None
@@ -244,6 +247,9 @@ class JobTrack:
         self.progress_at = 0.0
         """When any worker last completed a step, on the judge's clock."""
         self._noted_at = -1.0
+        self._taken = 0
+        self._phase_of = -1
+        self._phase: TrainingPhase | None = None
         self.attempt = attempt
         self._launchers = launchers
         self.members = {member.uid: WorkerTrack(index, member) for index, member in attempt.members()}
@@ -278,6 +284,7 @@ class JobTrack:
 
     def take_of(self, track: WorkerTrack, vector: Vector, at: float, wall: float) -> None:
         """Remember a vector that is known to be the worker's."""
+        self._taken += 1
         sample = track.take(vector, at, wall)
         if track.progress_at == at:
             self.progress_at = at
@@ -335,8 +342,11 @@ class JobTrack:
 
     def phase(self) -> TrainingPhase | None:
         """One rank that evaluates or saves keeps all others waiting: its phase is the job's."""
-        found = {phase for track in self.workers for phase in track.phases()}
-        return next((phase for phase in _PHASES if phase in found), None)
+        if self._phase_of != self._taken:
+            found = {rank.known.phase for rank in self.ranks() if rank.known is not None}
+            self._phase = next((phase for phase in _PHASES if phase in found), None)
+            self._phase_of = self._taken
+        return self._phase
 
     def ranks(self) -> Iterable[RankTrack]:
         """Of all workers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from sternpost_eagle_eye.detect.base import Finding
+from sternpost_eagle_eye.detect.base import Finding, names
 from sternpost_eagle_eye.features import BLAMING
 from sternpost_eagle_eye.pace import Pace
 from sternpost_eagle_eye.track import JobTrack
@@ -46,6 +46,16 @@ class DataStallDetector:
         told = f"steps take {pace.job_ratio:.2f} times as long as before for {seconds:.0f} s"
         if wait is not None and self._usual_wait:
             return self._reported(pace, wait, told)
+        idle = [
+            worker
+            for row, worker in enumerate(pace.workers)
+            if pace.apart.sum[row] >= LEVEL * self._scale
+            and pace.fresh[row]
+            and features.idle_alone(worker, now, float(pace.apart.since[row]))
+        ]
+        if idle:
+            what = f"workers {names(idle)} need longer for their own part, though their machines are healthy and their GPUs idle"
+            return [Finding("data-stall", None, 0.75, False, f"{told}: {what}: their input is late")]
         busy, share = features.fallen("busy"), pace.risen(1.0 + (RATIO - 1) / 2)
         busy = features.fallen("cpu_used") if busy is None else busy
         # A sick node makes all slow, too, and leaves the others' GPUs idle.

@@ -14,8 +14,8 @@ BLOCKED_SECONDS = 5.0
 """A process without processor time for so long is blocked."""
 UNCORROBORATED = 3.0
 """Times the limit after which a standstill is reported without any other sign."""
-PAUSE_FACTOR = 4.0
-"""Times the minimum, outside of training: a save waits for storage, an evaluation reads other data; both vary."""
+SAVE_FACTOR = 2.0
+"""Times the minimum during a save, which waits for storage: that varies."""
 
 QUIET = 0.35
 """Share of the usual traffic or load that is left when nobody works."""
@@ -112,7 +112,7 @@ class HangDetector:
         if longest is None:
             return max(policy.init_seconds, policy.min_seconds), "the phase was not seen to its end before"
         learned = policy.factor * longest
-        least = policy.min_seconds * (1.0 if phase == "train" else PAUSE_FACTOR)
+        least = policy.min_seconds * (SAVE_FACTOR if phase == "checkpoint" else 1.0)
         if learned > least:
             return learned, f"{policy.factor:g} times the longest of {longest:.1f} s"
         return least, f"the minimum; the longest was {longest:.1f} s"

@@ -83,16 +83,15 @@ class HardwareDetector:
             _edges(exporters, known, now, first=first)
         if known.missing >= MISSING_SCRAPES or (known.missing and standing(job, now)):
             _fault(known, "gpu missing", now, True, f"{exporters.gpus} GPUs are listed where there were {known.gpus}")
-        # All GPUs at once are more likely an exporter that restarts, unless the job stands and the node still reports.
-        gone = known.gone_since is not None and now - known.gone_since > 1.0
-        if gone and standing(job, now) and still_seconds(job, now) > STANDING_SECONDS and not track.waits():
-            _fault(
-                known,
-                "gpu missing",
-                now,
-                True,
-                f"none of {known.gpus} GPUs is listed any more, and the job stands still",
-            )
+        # All GPUs at once are an exporter that restarts, unless the job stands because of this worker alone.
+        gone = known.gone_since is not None and now - known.gone_since > STANDING_SECONDS
+        if gone and standing(job, now) and still_seconds(job, now) > STANDING_SECONDS and _alone(job, track):
+            words = f"none of {known.gpus} GPUs is listed any more, and all other workers wait for this one"
+            _fault(known, "gpu missing", now, False, words)
+
+
+def _alone(job: JobTrack, track: WorkerTrack) -> bool:
+    return not track.waits() and all(other.waits() for other in job.workers if other is not track)
 
 
 def _edges(exporters: ExporterVector, known: _Known, now: float, *, first: bool) -> None:

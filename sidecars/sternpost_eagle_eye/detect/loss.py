@@ -18,6 +18,7 @@ SPIKE_LOOKS = 3
 KEPT = 120
 ENOUGH = 15
 SPREADS = 8.0
+RENEW = 10
 HOLD_SECONDS = 600.0
 
 
@@ -27,6 +28,8 @@ class LossDetector:
     def __init__(self) -> None:
         self._usual: dict[str, deque[float]] = {"loss": deque(maxlen=KEPT), "grad_norm": deque(maxlen=KEPT)}
         self._high: dict[str, int] = {"loss": 0, "grad_norm": 0}
+        self._new = {"loss": 0, "grad_norm": 0}
+        self._middles: dict[str, tuple[float, float]] = {}
         self._step: int | None = None
         self._bad_since: float | None = None
         self._found: tuple[float, Finding] | None = None
@@ -75,8 +78,7 @@ class LossDetector:
             return None
         value, usual = median(values), self._usual[name]
         if len(usual) >= ENOUGH:
-            middle = median(usual)
-            spread = 1.4826 * median(abs(each - middle) for each in usual)
+            middle, spread = self._middle(name)
             if value > middle + max((times - 1) * abs(middle), SPREADS * spread):
                 self._high[name] += 1
                 if self._high[name] >= SPIKE_LOOKS:
@@ -86,4 +88,14 @@ class LossDetector:
                 return None
         self._high[name] = 0
         usual.append(value)
+        self._new[name] += 1
         return None
+
+    def _middle(self, name: str) -> tuple[float, float]:
+        """Median and spread of what was usual, looked at anew now and then: they move slowly."""
+        if self._new[name] >= RENEW or name not in self._middles:
+            usual = self._usual[name]
+            middle = median(usual)
+            self._middles[name] = middle, 1.4826 * median(abs(each - middle) for each in usual)
+            self._new[name] = 0
+        return self._middles[name]

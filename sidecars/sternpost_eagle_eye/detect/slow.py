@@ -108,6 +108,8 @@ class SlowDetector:
             return None
         if pace.knows(worker) and pace.knows_past() and not rose and not extreme:
             return None  # the job does not feel it
+        if not signs and features.idle_alone(worker, now, float(pace.apart.since[row])):
+            return None  # its machine is healthy and has less to do than before: it waits for input
         why = self._doubt(peers, own, rose or extreme, seconds, ratio, signed=bool(signs))
         evict = not why
         track = job.by_index[worker]

@@ -21,9 +21,12 @@ SAVE_HOLD_SECONDS = 30.0
 KEPT = 20
 HOLD_SECONDS = 600.0
 SURE = 0.9
-PHASE_FACTOR = 3.0
-PHASE_SECONDS = 10.0
-SIGN_SECONDS = 15.0
+PHASE_SECONDS = 6.0
+ENOUGH_PHASES = 2
+DISK_SECONDS = 60.0
+DISK_STRENGTH = 8.0
+DISK_SIGNS = 3
+"""Latency, load, I/O wait and pressure: so many of them."""
 
 
 class StorageStallDetector:
@@ -37,7 +40,9 @@ class StorageStallDetector:
         self._long_before = False
         self._blocked: dict[tuple[int, int], float] = {}
         self._waiting_since: float | None = None
-        self._longest_wait = 0.0
+        self._phases: deque[float] = deque(maxlen=KEPT)
+        """Seconds of the saves that the trainer's phase told of."""
+        self._long_for: float | None = None
         self._found: tuple[float, Finding] | None = None
         """Until when it stands."""
 
@@ -62,7 +67,12 @@ class StorageStallDetector:
         if full:
             return f"a file system of {len(full)} nodes is full (workers {names(full)})", 0.9
         slow_disks = self._slow_disks(job, now)
-        return self._slow_saves(job, slow_disks) or self._long_wait(job, now, slow_disks) or ("", 0.0)
+        return (
+            self._slow_saves(job, slow_disks)
+            or self._long_wait(job, now, slow_disks)
+            or self._disks(job, now)
+            or ("", 0.0)
+        )
 
     def _is_full(self, track: WorkerTrack, index: int) -> bool:
         exporters = track.exporters
@@ -111,13 +121,36 @@ class StorageStallDetector:
         saving = job.phase() == "checkpoint"
         if not saving:
             if self._waiting_since is not None:
-                self._longest_wait = max(self._longest_wait, now - self._waiting_since)
-            self._waiting_since = None
+                lasted = now - self._waiting_since
+                if self._long_for is None or lasted < self._long_for:
+                    self._phases.append(lasted)
+            self._waiting_since = self._long_for = None
             return None
         if self._waiting_since is None:
             self._waiting_since = now
-        lasted, usual = now - self._waiting_since, self._longest_wait
+        lasted = now - self._waiting_since
+        if len(self._phases) < ENOUGH_PHASES:
+            return None
+        usual = median(self._phases)
         stuck = slow_disks or any(rank.known is not None and rank.known.checkpoint_waiting for rank in job.ranks())
-        if stuck and usual > 0 and lasted > PHASE_FACTOR * usual + PHASE_SECONDS:
-            return f"a save has been going on for {lasted:.0f} s, the longest until now took {usual:.1f} s", 0.8
+        if lasted > max((SLOW_SAVES if slow_disks else SLOW_SAVE) * usual, usual + PHASE_SECONDS) and stuck:
+            self._long_for = lasted
+            return f"a save has been going on for {lasted:.0f} s, which usually takes {usual:.1f} s", 0.8
+        return None
+
+    def _disks(self, job: JobTrack, now: float) -> tuple[str, float] | None:
+        """Disks that are slow by all that is known of them, whether or not a save is under way."""
+        features = job.features
+        if features is None or job.phase() == "checkpoint":
+            return None  # whoever saves has a busy disk
+        for worker in features.any_signs(("disk",)):
+            signs = features.signs(worker, ("disk",), now, DISK_SECONDS)
+            strong = {name: strength for name, strength in signs.items() if strength >= DISK_STRENGTH}
+            if len(strong) >= DISK_SIGNS:
+                node = job.by_index[worker].member.node
+                words = features.words(worker, strong)
+                return (
+                    f"the disk of worker {worker} on node {node} has been slow for {DISK_SECONDS:.0f} s: {words}",
+                    0.7,
+                )
         return None

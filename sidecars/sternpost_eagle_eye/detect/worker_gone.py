@@ -81,12 +81,13 @@ class WorkerGoneDetector:
             return _Missing(track, self._started_at, True, limit, not job.reports_steps()) if gone else None
         least = max(SILENT_SECONDS, SILENT_INTERVALS * max(self._interval, track.interval or 0.0))
         silent = now - track.heard_at > least
-        dead = track.missing_since is not None and now - track.missing_since > least / 2 and job.runs(track)
+        paged = track.page_at if track.page_at is not None else now
+        dead = track.missing_since is not None and now - paged > least and job.runs(track)
         died = self._oom.get(track.index)
         if silent:
             since = min(track.heard_at, track.missing_since or track.heard_at)
         elif dead:
-            since = track.page_at or now
+            since = paged
         elif died is not None and now - died <= OOM_SECONDS and standing(job, now, track.index) and not track.waits():
             return _Missing(track, died, False, 0.0, True)
         else:

@@ -19,31 +19,36 @@ class RecordingClock:
         self.now: float | None = None
         self.jumps = 0
         self._offsets: dict[int, float] = {}
-        self._last: dict[int, float] = {}
+        self._last: dict[tuple[int, str], float] = {}
+        self._known: set[int] = set()
 
-    def place(self, worker: int, t: float) -> float | str:
-        """When a line counts that says it is of `t`; or why it does not count."""
+    def place(self, worker: int, t: float, what: str = "") -> float | str:
+        """When a line counts that says it is of `t`; or why it does not count.
+
+        `what` it holds: a trainer's page and exporters' pages of one time may be two lines.
+        """
         if self.now is None:
             self.now = t
         offset = self._offsets.get(worker, 0.0)
         at = t + offset
         if abs(at - self.now) > JUMP_SECONDS:
-            if at < self.now and worker not in self._last:
+            if at < self.now and worker not in self._known:
                 return "time before the recording's present"
             self.jumps += 1
             self._offsets[worker] = self.now - t
             at = self.now
-        elif at <= self._last.get(worker, at - 1.0):
+        elif at <= self._last.get((worker, what), at - 1.0):
             # Twice the same worker at one time, or lines out of order: the first one counts.
-            return "duplicate" if at == self._last[worker] else "out of order"
-        self._last[worker] = at
+            return "duplicate" if at == self._last[worker, what] else "out of order"
+        self._last[worker, what] = at
+        self._known.add(worker)
         self.now = max(self.now, at)
         return self.now
 
     def told(self, at: float) -> float:
         """In the time that most workers' lines would say now."""
-        return at - (median(self._offsets.get(worker, 0.0) for worker in self._last) if self._last else 0.0)
+        return at - (median(self._offsets.get(worker, 0.0) for worker in self._known) if self._known else 0.0)
 
     def restarted(self) -> None:
         """Other Pods may report now."""
-        self._last = {}
+        self._last, self._known = {}, set()

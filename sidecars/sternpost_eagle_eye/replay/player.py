@@ -13,7 +13,7 @@ from sternpost_eagle_eye.config import EagleEyePolicy
 from sternpost_eagle_eye.detect.base import Finding, Kind
 from sternpost_eagle_eye.judge import Judge
 from sternpost_eagle_eye.replay.clock import RecordingClock
-from sternpost_eagle_eye.vector import Vector
+from sternpost_eagle_eye.vector import PageState, Vector
 
 ATTEMPT = "recording"
 """Id of the attempt where pages name none."""
@@ -78,7 +78,7 @@ class Player:
         at = (
             (self._clock.now if self._clock.now is not None else t)
             if only_logs(vector)
-            else self._clock.place(worker, t)
+            else self._clock.place(worker, t, _content(vector))
         )
         if isinstance(at, str):
             self.dropped[at] += 1
@@ -186,6 +186,10 @@ def only_logs(vector: Vector) -> bool:
         and vector.machine is None
         and vector.launcher is None
     )
+
+
+def _content(vector: Vector) -> str:
+    return "page" if any(rank.page is PageState.OK for rank in vector.ranks) else "exporters"
 
 
 def _new_judge(policy: EagleEyePolicy, now: float) -> Judge:
