@@ -253,8 +253,8 @@ def record(seed: int, workers: int, fault: Fault | None, *, healthy_seconds: int
     stands = segment.training.stands_from
     onset = stands if label.delay_class == "hang" and stands is not None else label.onset
     phase = segment.world.standstill.phase if segment.world.standstill is not None else "train"
-    longest = segment.training.phase_limits.get(phase, 0.0)
-    shifted = Label(label.fault, label.kind, label.node, epoch + onset, label.severity, label.delay_class)
+    longest = float(segment.training.phase_limits.get(phase, 0.0))
+    shifted = Label(label.fault, label.kind, label.node, float(epoch + onset), label.severity, label.delay_class)
     return Recording(f"{name}-{seed}-{workers}", job, shifted, longest, [*segments])
 
 

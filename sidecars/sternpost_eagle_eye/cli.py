@@ -51,6 +51,28 @@ def replay(
         raise typer.Exit(2) from error
 
 
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="A CSV file with a header; a last column called label is ignored.")],
+    train_rows: Annotated[int, typer.Option(min=0, help="So many rows at the beginning are known to be healthy.")],
+    online: Annotated[bool, typer.Option("--online", help="No score may depend on a later row.")] = False,
+) -> None:
+    """Print one anomaly score for each row of a series, higher for the more unusual."""
+    # Lazy: numerical libraries are loaded by whoever scores, and by nobody else.
+    from sternpost_eagle_eye.series.command import SeriesError, score_file  # noqa: PLC0415
+
+    try:
+        lines = score_file(file, train_rows, online=online)
+    except SeriesError as error:
+        typer.echo(f"sternpost-eagle-eye: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"sternpost-eagle-eye: {file} cannot be read: {error.strerror or error}", err=True)
+        raise typer.Exit(2) from error
+    for line in lines:
+        typer.echo(line)
+
+
 def main() -> None:
     """Entry point of the console script."""
     app()
