@@ -8,7 +8,7 @@ _EXPLAINS: dict[Kind, frozenset[Kind]] = {
     "hardware": frozenset({"worker-gone", "hang", "slow", "storage-stall", "data-stall", "outlier"}),
     "worker-gone": frozenset({"hang", "slow", "storage-stall", "data-stall", "outlier"}),
     "storage-stall": frozenset({"worker-gone", "hang", "data-stall", "outlier", "slow"}),
-    "hang": frozenset({"slow", "data-stall", "outlier"}),
+    "hang": frozenset({"worker-gone", "slow", "data-stall", "outlier"}),
     "slow": frozenset({"data-stall", "outlier"}),
     "data-stall": frozenset({"outlier", "slow"}),
     "loss": frozenset(),

@@ -166,12 +166,15 @@ class Pace:
         count = len(self._rows)
         if not count:
             return
-        horizon = max(FRESH_SECONDS, 3 * (0.0 if np.isnan(self.job_step) else self.job_step))
+        newest = self._ring[np.arange(len(self._count)), (self._count - 1) % WINDOW]
+        horizon = np.fmax(FRESH_SECONDS, 3 * np.fmax(self.job_step, newest[:, 1]))
         self.fresh = (self._at >= now - horizon) & (self._count >= WINDOW)
         new = self._new & self.fresh
-        self._new[:] = False
+        if standing:
+            self._new[:] = False
         if standing or not new[:count].any() or self.fresh[:count].sum() <= count / 2:
             return
+        self._new = np.zeros(len(self._new), dtype=bool)
         window = np.sort(self._ring, axis=1)[:, WINDOW // 2]
         known = self.fresh & (window[:, 0] > 0) & (window[:, 1] > 0)
         self.compute = np.where(known, window[:, 0], np.nan)
@@ -179,7 +182,7 @@ class Pace:
         self.peers = self._median_of_peers(self.compute, count)
         alone = np.isnan(self.peers) & self._own.mature  # nobody else: its own past has to do
         self.peers = np.where(alone, np.exp(self._own.median), self.peers)
-        single = self._ring[np.arange(len(self._count)), (self._count - 1) % WINDOW, 0]
+        single = newest[:, 0]
         with np.errstate(invalid="ignore", divide="ignore"):
             relative = np.log(self.compute / self.peers)
             single_relative = np.log(np.maximum(single, 1e-9) / self.peers)
@@ -189,12 +192,12 @@ class Pace:
         excess = np.where(new, relative - usual, np.nan)
         self.apart.add(excess, single_relative - usual, slack, seconds=self._seconds, steps=self._steps, at=self._at)
         self.ratio = np.exp(relative - usual)
-        self._update_job(now, new)
+        self._update_job(now, new, newest[:, 1])
         calm = (self.apart.sum == 0) & new
         self._relative.keep(relative, calm, now)
         self._own.keep(np.log(self.compute), calm & (self.job.sum[0] == 0), now)
 
-    def _update_job(self, now: float, new: NDArray[np.bool_]) -> None:
+    def _update_job(self, now: float, new: NDArray[np.bool_], newest: Floats) -> None:
         known = new & ~np.isnan(self.step)
         if not known.any():
             return
@@ -205,7 +208,6 @@ class Pace:
         usual = float(past.median[0]) if mature else float(level[0])
         slack = max(JOB_SLACK, NOISE_SLACK * float(past.spread[0])) if mature else START_SLACK
         self.job_ratio = float(np.exp(level[0] - usual))
-        newest = self._ring[np.arange(len(self._count)), (self._count - 1) % WINDOW, 1]
         single = np.array([np.log(float(np.median(newest[known])))])
         seconds = np.array([float(np.median(self._seconds[known]))])
         steps = np.array([float(np.median(self._steps[known]))])

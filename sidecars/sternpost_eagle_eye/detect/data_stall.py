@@ -22,6 +22,10 @@ UNSURE_SECONDS = 30.0
 EXPLAINED = 0.5
 """Share of the growth that waits for input make up, where they are reported."""
 KEPT = 40
+LEAST_STEPS = 3
+LONG_SECONDS = 20.0
+LONG_RATIO = 3.0
+"""A single step that is so much longer is enough."""
 
 
 class DataStallDetector:
@@ -40,9 +44,10 @@ class DataStallDetector:
         wait = median(waits) if waits else None
         if pace.job.sum[0] == 0 and wait is not None:
             self._usual_wait = [*self._usual_wait[-KEPT:], wait]
-        if pace.job.sum[0] < LEVEL * self._scale or pace.job_ratio < RATIO or pace.job.steps[0] < 3:
-            return []
         seconds = now - float(pace.job.since[0])
+        brief = pace.job.steps[0] < LEAST_STEPS and (seconds < LONG_SECONDS or pace.job_ratio < LONG_RATIO)
+        if pace.job.sum[0] < LEVEL * self._scale or pace.job_ratio < RATIO or brief:
+            return []
         told = f"steps take {pace.job_ratio:.2f} times as long as before for {seconds:.0f} s"
         if wait is not None and self._usual_wait:
             return self._reported(pace, wait, told)

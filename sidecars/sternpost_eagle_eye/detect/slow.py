@@ -35,6 +35,7 @@ EVICT_SOFT = 8.0
 """Times `seconds` that slowness must last, where nothing but slowness is seen: stragglers recover."""
 EVICT_SIGNED = 4.0
 """The same where hardware says why."""
+LEAST_STEPS = 3
 JOB_SECONDS = 120.0
 """That all get slower together is said late: it has many reasons, and most of them pass."""
 MOST_APART = 0.25
@@ -104,13 +105,15 @@ class SlowDetector:
                 return None  # it is the other one that became faster
         rose = pace.risen_job(ROSE)
         extreme = ratio >= EXTREME * policy.ratio
-        if pace.apart.sum[row] < level or steps < policy.min_steps:
+        if pace.apart.sum[row] < level or steps < max(LEAST_STEPS, policy.min_steps // 2):
             return None
         if pace.knows(worker) and pace.knows_past() and not rose and not extreme:
             return None  # the job does not feel it
         if not signs and features.idle_alone(worker, now, float(pace.apart.since[row])):
             return None  # its machine is healthy and has less to do than before: it waits for input
         why = self._doubt(peers, own, rose or extreme, seconds, ratio, signed=bool(signs))
+        if steps < policy.min_steps:
+            why = why or "too few steps"
         evict = not why
         track = job.by_index[worker]
         parts = [_compute_words(pace, track, row, peers, now)]

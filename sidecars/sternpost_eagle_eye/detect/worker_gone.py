@@ -26,6 +26,8 @@ EVICT_SECONDS = 30.0
 AT_ONCE_SECONDS = 2.5
 """Workers that went within so many seconds went together; later ones are the first one's victims."""
 OOM_SECONDS = 20.0
+BEFORE_SECONDS = 4.0
+BEFORE_STEPS = 3.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ class WorkerGoneDetector:
         if job.phase() not in ("train", None):
             confirmed = still_seconds(job, now) > PAUSED_SECONDS
             return replace(found, limit=PAUSED_SECONDS, confirmed=confirmed) if away > PAUSED_SECONDS else None
-        if standing(job, now, found.track.index):
+        # If the job stood already, a silence is not the reason for it.
+        before = found.since - job.progress_at > max(BEFORE_SECONDS, BEFORE_STEPS * (job.step_seconds() or 0.0))
+        if standing(job, now, found.track.index) and not before:
             return found
         return replace(found, confirmed=False) if found.silent and away > UNCONFIRMED_SECONDS else None
 
