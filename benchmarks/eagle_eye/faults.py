@@ -29,6 +29,8 @@ from sternpost_eagle_eye.replay.recording import Recording as RecordingFile
 
 SIZES = (8, 16, 32, 64)
 SHARES = (0.62, 0.24, 0.09, 0.05)
+HEALTHY_SHARES = (0.75, 0.17, 0.05, 0.03)
+"""An hour of a large job is long to judge."""
 TEXT_EVERY = 20
 HOURS_PER_SEED = 4
 BUDGET_MINUTES = 30.0
@@ -55,8 +57,8 @@ def plan(seeds: int, hours: int, faults: Iterable[str], first: int = 0) -> list[
     """Every fault once a seed, and healthy hours; every twentieth also as text."""
     random = np.random.default_rng(7)
     wanted: list[tuple[int, str | None]] = [(seed, fault) for seed in range(first, first + seeds) for fault in faults]
+    sizes = [*random.choice(SIZES, len(wanted), p=SHARES), *random.choice(SIZES, hours, p=HEALTHY_SHARES)]
     wanted += [(first + number, None) for number in range(hours)]
-    sizes = random.choice(SIZES, len(wanted), p=SHARES)
     return [
         Task(seed, int(size), fault, index % TEXT_EVERY == 0)
         for index, ((seed, fault), size) in enumerate(zip(wanted, sizes, strict=True))
@@ -83,6 +85,7 @@ def run(task: Task) -> Outcome:
         every=recording.job.exporters.every,
         longest=recording.hang_longest,
         identical=identical,
+        earlier=recording.earlier,
     )
 
 

@@ -211,6 +211,8 @@ class Recording:
     hang_longest: float
     """Seconds: the longest time without a step seen in the phase in which the job stands."""
     segments: list[Segment]
+    earlier: tuple[tuple[str | None, str], float] | None = None
+    """Node and kind of what ended the attempt before, and the time of the restart."""
 
     def events(self) -> Iterator[Event]:
         """In the order of time, as far as sidecars wrote them in that order."""
@@ -236,11 +238,14 @@ def record(seed: int, workers: int, fault: Fault | None, *, healthy_seconds: int
     job = draw_job(random, seed, workers, fault.needs)
     segments: list[Segment] = []
     epoch = _epoch(seed)
+    earlier: tuple[tuple[str | None, str], float] | None = None
     if random.random() < 0.2:  # an attempt before, whose end says nothing about this one
         before = ordinary_world(job, int(random.uniform(60, 150)), random)
-        before.rank_gone[int(random.integers(job.ranks))] = before.seconds - 20.0
+        crashed = int(random.integers(job.ranks))
+        before.rank_gone[crashed] = before.seconds - 20.0
         segments.append(Segment(before, random, epoch))
         epoch += before.seconds + random.uniform(5, 20)
+        earlier = ((job.nodes[crashed // job.ranks_per_worker], "worker-gone"), epoch)
     warm = job.init_seconds + 40 + 25 * job.step_seconds
     at = random.uniform(warm, warm + 120)
     if fault.name == "deadlock":  # each phase has been seen to its end
@@ -255,7 +260,7 @@ def record(seed: int, workers: int, fault: Fault | None, *, healthy_seconds: int
     phase = segment.world.standstill.phase if segment.world.standstill is not None else "train"
     longest = float(segment.training.phase_limits.get(phase, 0.0))
     shifted = Label(label.fault, label.kind, label.node, float(epoch + onset), label.severity, label.delay_class)
-    return Recording(f"{name}-{seed}-{workers}", job, shifted, longest, [*segments])
+    return Recording(f"{name}-{seed}-{workers}", job, shifted, longest, [*segments], earlier)
 
 
 def _epoch(seed: int) -> float:

@@ -16,6 +16,8 @@ HANG_SECONDS = 60.0
 """… and at least so long."""
 
 EVIDENCE_KEPT = 12
+RESTARTS = ("worker-gone", "hang")
+"""Kinds for which the job is restarted whether or not a node is left."""
 
 Pair = tuple[str | None, str]
 """Node and kind."""
@@ -80,10 +82,12 @@ def judge_outcome(
     every: float,
     longest: float,
     identical: bool | None,
+    earlier: tuple[Pair, float] | None = None,
 ) -> Outcome:
     """Strict: every distinct pair of node and kind counts once, and is true only from the onset on.
 
-    The recording ends with a true finding that leaves the node: the job would have been restarted there.
+    The recording ends with a true finding after which the job is restarted: the rest would not have happened.
+    `earlier`: what ended the attempt before, and when this one began; to say so is neither right nor wrong here.
     """
     expected: Pair | None = (label.node, label.kind) if label is not None else None
     onset = label.onset if label is not None else float("inf")
@@ -94,6 +98,8 @@ def judge_outcome(
     early = False
     for finding in sorted(said, key=lambda finding: finding.t):
         pair: Pair = (finding.node, finding.kind)
+        if earlier is not None and pair == earlier[0] and finding.t < earlier[1]:
+            continue
         before = finding.t < onset
         true = pair == expected and not before
         if true and delay is None:
@@ -106,7 +112,7 @@ def judge_outcome(
             evictions.append(finding.node)
         if finding.node is not None and not before:
             named.append((-finding.confidence, finding.t, finding.node))
-        if true and finding.evict:
+        if true and (finding.evict or finding.kind in RESTARTS):
             break
     limit = (
         {"hard": every, "hang": max(HANG_SECONDS, HANG_FACTOR * longest)}.get(label.delay_class, 1.0) if label else 1.0

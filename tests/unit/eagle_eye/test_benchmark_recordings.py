@@ -107,3 +107,11 @@ def test_the_figures_count_healthy_recordings_too():
     assert (total.healthy_hours, total.healthy_evictions) == (1, 1)
     assert total.delays["slow-2"] == float("inf")
     assert by_fault([healthy])["healthy"]["false"] == {"slow on the wrong node": 1}
+
+
+def test_the_end_of_the_attempt_before_is_neither_right_nor_wrong():
+    said = [Said(50, "worker-gone", "n1"), Said(55, "worker-gone", "n2"), Said(70, "worker-gone", "n1")]
+    found = judge_outcome(
+        "r", LABEL, said, hours=1, every=15, longest=1, identical=None, earlier=(("n1", "worker-gone"), 60.0)
+    )
+    assert found.false == (("n2", "worker-gone"), ("n1", "worker-gone"))
