@@ -7,8 +7,8 @@ from sternpost_eagle_eye.track import JobTrack
 LEAST_SECONDS = 1.8
 STEPS = 2.0
 """Step times without a step that are no chance any more."""
-WAITING_SECONDS = 1.5
-WAITING_STEPS = 1.7
+WAITING_SECONDS = 1.4
+WAITING_STEPS = 1.45
 """The same where all others are seen waiting."""
 
 

@@ -13,7 +13,7 @@ from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 
 SILENT_INTERVALS = 2.2
 SILENT_SECONDS = 2.0
-PAUSED_SECONDS = 12.0
+PAUSED_SECONDS = 8.0
 """In an evaluation or a save, when a job that makes no step proves nothing."""
 UNCONFIRMED_SECONDS = 30.0
 """Silence while others get on: reported late, and never acted upon."""
