@@ -18,7 +18,7 @@ demo: setup  ## a training run that loses a node, has a slow one and a hang, and
 
 test: setup lint generated unit local  ## everything that needs nothing but Python, on the installed wheel
 
-test-services: setup  ## what needs real servers: Redis and Prometheus, Debian's, installed when root
+test-services: setup  ## what needs real servers: Debian's Redis and Prometheus (installed when root), an S3 server (built with Go)
 	@$(PYTHON) tools/debian.py redis-server prometheus
 	$(BIN)/python -P -m pytest tests/services -q
 

@@ -9,4 +9,4 @@ settings.register_profile("sternpost", derandomize=True, database=None, deadline
 settings.load_profile("sternpost")
 
 # Suites that several test modules run: their asserts tell as much as those of the modules.
-pytest.register_assert_rewrite("memory_store_conformance", "memory_server", "redis_server")
+pytest.register_assert_rewrite("memory_store_conformance", "memory_server", "redis_server", "store_conformance")

@@ -1,4 +1,4 @@
-"""`python3 -m sternpost_checkpoint sidecar|ls|show|verify`."""
+"""`python3 -m sternpost_checkpoint COMMAND`."""
 
 import signal
 import sys

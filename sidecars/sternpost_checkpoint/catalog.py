@@ -47,11 +47,12 @@ class GenerationFiles:
 
 
 class Catalog:
-    """Reads a storage; remembers the runs, which never change."""
+    """Reads a storage; remembers what never changes: the runs, and which generations build on which."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._runs: dict[int, RunDocument] = {}
+        self._parents: dict[Generation, list[Generation]] = {}
 
     def run_documents(self) -> list[RunDocument]:
         """Every registered run, by number. Raises FormatError for a damaged one."""
@@ -91,6 +92,12 @@ class Catalog:
             raise FormatError(f"{name} is about step {manifest.step} of run {manifest.run}")
         return manifest
 
+    def parents(self, generation: Generation) -> list[Generation]:
+        """What a complete generation builds on, one step back. Remembered: a manifest never changes."""
+        if generation not in self._parents:
+            self._parents[generation] = self.manifest(generation).parents
+        return self._parents[generation]
+
     def index(self, manifest: Manifest, entry: RankEntry) -> Index:
         """Read a rank's index and check it against the manifest. Raises NotFoundError, FormatError."""
         name = generation_folder(manifest.generation) + entry.index.name
@@ -100,8 +107,14 @@ class Catalog:
         index = parse(Index, data, name)
         if index.rank != entry.rank or index.generation != manifest.generation:
             raise FormatError(f"{name} is about rank {index.rank} of step {index.step}, run {index.run}")
-        if index.shard_bytes != entry.shard.bytes or index.shard_hash != entry.shard.hash:
+        if (index.shard, index.shard_bytes, index.shard_hash) != (
+            entry.shard.name,
+            entry.shard.bytes,
+            entry.shard.hash,
+        ):
             raise FormatError(f"{name} and the manifest differ about the shard")
+        if index.chain > manifest.chain or (index.base and index.base.generation not in manifest.parents):
+            raise FormatError(f"{name} has a base that the manifest does not name, or a longer chain")
         return index
 
     def ledger(self) -> list[LedgerEntry]:

@@ -178,7 +178,7 @@ def _restored(ranks: list[RankTrack]) -> RestoreReport | None:
         step=max(0, min(steps)),
         seconds=max((v.restore_seconds for v in known if v.restore_seconds is not None), default=None),
         # One rank that had to read the storage kept all others waiting.
-        source=next((source for source in ("storage", "shared-memory") if source in sources), "none"),
+        source=next((source for source in ("storage", "peer", "shared-memory") if source in sources), "none"),
         at=max(vector.restore_at or 0.0 for vector in known),
     )
 

@@ -75,7 +75,7 @@ class RankVector(Wire):
     restored_step: int | None = Field(None, ge=-1, le=2**53)
     restore_seconds: Seconds | None = None
     restore_at: Finite | None = None
-    restore_source: Literal["shared-memory", "storage", "none"] | None = None
+    restore_source: Literal["shared-memory", "peer", "storage", "none"] | None = None
     process: ProcessVector | None = None
 
 

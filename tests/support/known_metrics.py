@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from sternpost_checkpoint.client.metrics import client_metrics
+from sternpost_checkpoint.ring.metrics import RingMetrics
 from sternpost_checkpoint.sidecar.metrics import Metrics as CheckpointMetrics
 from sternpost_eagle_eye.reporter.trainer_metrics import TrainerMetrics
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
@@ -53,6 +54,7 @@ def _registries() -> list[tuple[CollectorRegistry, frozenset[str]]]:
     trainer, checkpoint, operator = CollectorRegistry(), CollectorRegistry(), CollectorRegistry()
     TrainerMetrics(trainer, "0", "1-aaaaaaaa")
     CheckpointMetrics(checkpoint)
+    RingMetrics(checkpoint)
     OperatorMetrics(operator)
     JobMetrics(operator)
     client_metrics()

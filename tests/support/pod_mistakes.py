@@ -303,7 +303,7 @@ CONTAINER_MISTAKES: Mistakes = [
             [{"containerPort": 80, "name": 3}],
             [{"containerPort": 80, "name": "a"}, {"containerPort": 81, "name": "a"}],
             [{"containerPort": 80, "hostPort": 70_000}],
-            *([{"containerPort": port}] for port in (9400, 9401, 9470, 9471, 29_400, 29_463)),
+            *([{"containerPort": port}] for port in (9400, 9401, 9470, 9471, 9472, 29_400, 29_463)),
             *(
                 [{"containerPort": 80, "name": name}]
                 for name in ("metrics-0", "metrics-1", "eagle-eye", "checkpoint", "rendezvous")

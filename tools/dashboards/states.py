@@ -14,6 +14,6 @@ JOB_PHASES = (
     State("Failed", BAD),
 )
 TRAINER_PHASES = (State("init", IDLE), State("train", GOOD), State("eval", "purple"), State("checkpoint", INFO))
-RESTORE_SOURCES = (State("shared-memory", GOOD), State("storage", INFO), State("none", WARN))
+RESTORE_SOURCES = (State("shared-memory", GOOD), State("peer", GOOD), State("storage", INFO), State("none", WARN))
 DOWN_OR_UP = (State("down", BAD), State("up", GOOD))
 PASSIVE_OR_LEADER = (State("passive", IDLE), State("leader", GOOD))

@@ -12,7 +12,8 @@ EXCLUDED_ANNOTATION = "sternpost.dev/excluded-nodes"
 """On a Pod: names of the nodes that it was created to avoid, apart from what its template says itself."""
 
 EAGLE_EYE_PORT = "eagle-eye"
-"""Name of the container port."""
+RING_PORT = "ring"
+"""Names of container ports."""
 
 MAX_REASON = 1024
 """Characters."""

@@ -20,7 +20,7 @@ from sternpost_operator.resources.training_job import TrainingJob
 def owned_objects(
     job: TrainingJob, *, token: str, operator_namespace: str, metrics_namespaces: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """In the order in which they are made: the first Pod finds all of them.
+    """In the order in which they are made: the first Pod finds all of them. The keys of the ring are made apart.
 
     `token` must be the one that is stored, if there is one: running sidecars hold it. Raises `ValueError` for a weak one.
     """

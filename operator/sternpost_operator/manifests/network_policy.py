@@ -19,6 +19,8 @@ def build_network_policy(
 ) -> dict[str, Any]:
     """Workers reach each other on all ports; the operator reaches eagle-eye; Prometheus reaches the metrics pages.
 
+    The ring's port is for the job's own workers alone.
+
     `metrics_namespaces` are those that Prometheus may be in; none means any. What leaves a worker is not restricted:
     trainers read data sets and write checkpoints wherever those are. Whoever wants a port of the trainer's own to be reached from
     elsewhere adds a NetworkPolicy, for they add up.

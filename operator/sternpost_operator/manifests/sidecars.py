@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 from sternpost_operator.manifests import volumes
 from sternpost_operator.manifests.environment import common_environment, grace_environment, variable
 from sternpost_operator.manifests.images import Images
+from sternpost_operator.manifests.ring_secret import has_ring
 from sternpost_operator.manifests.security import Identity, sidecar_context
 from sternpost_operator.resources import reserved
 from sternpost_operator.resources.base import Model
 from sternpost_operator.resources.mount_paths import is_below
 from sternpost_operator.resources.quantity import parse_bytes
-from sternpost_operator.resources.training_job import TrainingJob
+from sternpost_operator.resources.training_job import CheckpointPolicy, TrainingJob
 
 Container = dict[str, Any]
 
@@ -74,8 +75,10 @@ def eagle_eye_container(job: TrainingJob, images: Images, identity: Identity, co
     }
 
 
-def checkpoint_container(job: TrainingJob, images: Images, identity: Identity, trainer: Mapping[str, Any]) -> Container:
-    """Native sidecar that compresses and stores checkpoints; needs `spec.checkpoint`.
+def checkpoint_container(
+    job: TrainingJob, images: Images, identity: Identity, trainer: Mapping[str, Any], *, kubernetes: bool
+) -> Container:
+    """Native sidecar that compresses and stores checkpoints; needs `spec.checkpoint`. `kubernetes`: with a /tmp of its own.
 
     Without a liveness probe: to kill it while it writes costs a checkpoint, and a trainer goes on without it.
     """
@@ -83,6 +86,18 @@ def checkpoint_container(job: TrainingJob, images: Images, identity: Identity, t
     if policy is None:
         raise ValueError(f"job {job.metadata.name} has no spec.checkpoint, and so no checkpoint sidecar")
     own = [*common_environment(job), *grace_environment(job), variable("STERNPOST_CHECKPOINT", _json(policy))]
+    ports = {"checkpoint": reserved.CHECKPOINT_PORT}
+    mounts = [
+        volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),
+        volumes.mount(volumes.SHM, volumes.SHM_PATH),
+    ]
+    if has_ring(job):
+        own.append(variable("STERNPOST_PORT_RING", reserved.RING_PORT))
+        own.append(variable("STERNPOST_RING_KEYS", volumes.RING_PATH))
+        ports["ring"] = reserved.RING_PORT
+        mounts.append(volumes.mount(volumes.RING, volumes.RING_PATH, read_only=True))
+    if kubernetes:
+        mounts.append(volumes.mount(volumes.SCRATCH, volumes.SCRATCH_PATH))
     container: Container = {
         "name": CHECKPOINT_CONTAINER,
         "image": images.checkpoint,
@@ -90,14 +105,10 @@ def checkpoint_container(job: TrainingJob, images: Images, identity: Identity, t
         "restartPolicy": "Always",
         "command": ["python3", "-m", "sternpost_checkpoint", "sidecar"],
         "env": [*own, *_credentials(trainer)],
-        "ports": [{"name": "checkpoint", "containerPort": reserved.CHECKPOINT_PORT, "protocol": "TCP"}],
-        "resources": _resources(cpu="100m", memory="256Mi", limit=_checkpoint_limit(policy.shared_memory)),
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
+        "resources": _resources(cpu="100m", memory="256Mi", limit=_checkpoint_limit(policy)),
         "securityContext": sidecar_context(identity),
-        "volumeMounts": [
-            volumes.mount(volumes.CONTROL, volumes.CONTROL_PATH),
-            volumes.mount(volumes.SHM, volumes.SHM_PATH),
-            *storage_mounts(policy.storage, trainer),
-        ],
+        "volumeMounts": [*mounts, *storage_mounts(policy.storage, trainer)],
     }
     if trainer.get("envFrom") and not policy.storage.startswith("file:"):
         container["envFrom"] = trainer["envFrom"]
@@ -144,9 +155,11 @@ def _json(policy: Model) -> str:
     return json.dumps(policy.to_wire(), separators=(",", ":"), sort_keys=True)
 
 
-def _checkpoint_limit(shared_memory: str) -> str:
+def _checkpoint_limit(policy: CheckpointPolicy) -> str:
     # Pages of the memory volume count towards whoever touches them first, and a shard is compressed in memory.
-    return f"{1024 + 2 * -(-parse_bytes(shared_memory) // 2**20)}Mi"
+    shared = parse_bytes(policy.shared_memory)
+    peers = parse_bytes(policy.peer_memory or policy.shared_memory) if policy.peer_replication else 0
+    return f"{1024 + -(-(2 * shared + peers) // 2**20)}Mi"
 
 
 def _resources(*, cpu: str, memory: str, limit: str) -> dict[str, Any]:

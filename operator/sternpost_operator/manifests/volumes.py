@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sternpost_operator.resources.names import secret_name
+from sternpost_operator.manifests.ring_secret import RING_KEYS, has_ring
+from sternpost_operator.resources.names import ring_secret_name, secret_name
 from sternpost_operator.resources.reserved import ROOT_PATH
 from sternpost_operator.resources.training_job import TrainingJob
 
@@ -15,12 +16,17 @@ BIN = "sternpost-bin"
 CONTROL = "sternpost-control"
 SHM = "sternpost-shm"
 TOKEN = "sternpost-token"  # noqa: S105 - a volume's name
+RING = "sternpost-ring"
+SCRATCH = "sternpost-scratch"
 CONTROL_PLANE = "sternpost-control-plane"
 
 BIN_PATH = f"{ROOT_PATH}/bin"
 CONTROL_PATH = f"{ROOT_PATH}/control"
 SHM_PATH = f"{ROOT_PATH}/shm"
 TOKEN_PATH = f"{ROOT_PATH}/token"
+RING_PATH = f"{ROOT_PATH}/ring"
+SCRATCH_PATH = "/tmp"  # noqa: S108 -- an empty folder of the checkpoint sidecar's own
+SCRATCH_SIZE = "64Mi"
 TOKEN_KEY = "token"  # noqa: S105 - the key in the Secret
 SERVICE_ACCOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 """Where every Kubernetes client looks."""
@@ -55,9 +61,26 @@ def build_volumes(job: TrainingJob, *, kubernetes: bool) -> list[Volume]:
             },
         },
     ]
+    if has_ring(job):
+        built.append(_ring_volume(job))
     if kubernetes:
         built.append(_service_account_volume())
+    if kubernetes and checkpoint is not None:
+        # Compiled kernels: never where a trainer could put other code in their place.
+        built.append({"name": SCRATCH, "emptyDir": {"sizeLimit": SCRATCH_SIZE}})
     return built
+
+
+def _ring_volume(job: TrainingJob) -> Volume:
+    # For the checkpoint sidecar alone: a trainer that could read it could pose as any worker of its job.
+    return {
+        "name": RING,
+        "secret": {
+            "secretName": ring_secret_name(job.metadata.name),
+            "defaultMode": _READABLE,
+            "items": [{"key": key, "path": key} for key in RING_KEYS],
+        },
+    }
 
 
 def _service_account_volume() -> Volume:

@@ -111,7 +111,8 @@ def _pod_spec(job: TrainingJob, template: dict[str, Any], images: Images, contro
     # Ours come first: while the template's own init containers load data, eagle-eye already answers.
     init = [launcher_container(job, images, identity), eagle_eye_container(job, images, identity, control_plane)]
     if job.spec.checkpoint:
-        init.append(checkpoint_container(job, images, identity, trainer))
+        kubernetes = is_kubernetes(control_plane)
+        init.append(checkpoint_container(job, images, identity, trainer, kubernetes=kubernetes))
     containers = [wrap_trainer(job, item) if item is trainer else item for item in template["containers"]]
     pod_spec = {
         **template,

@@ -111,4 +111,5 @@ def _member(pod: PodView) -> AttemptMember:
         node=pod.node or "",
         address=pod.address or "",
         eagle_eye_port=pod.eagle_eye_port or 0,
+        ring_port=pod.ring_port,
     )

@@ -37,6 +37,7 @@ class PodView:
     created_at: datetime | None = None
     address: str | None = None
     eagle_eye_port: int | None = None
+    ring_port: int | None = None
     trainer_exit_code: int | None = None
     """Of the trainer container if it is terminated now, or when it was last; -N for signal N."""
     trainer_restarts: int = 0

@@ -34,6 +34,8 @@ class AttemptMember(Model):
     address: str
     """Host name or IP at which the Pod's ports are reached."""
     eagle_eye_port: int = Field(ge=1, le=65535)
+    ring_port: int | None = Field(None, ge=1, le=65535)
+    """Where its checkpoint sidecar keeps and gives copies of states; none where the job has no such ring."""
 
 
 class AttemptWorker(AttemptMember):

@@ -35,6 +35,11 @@ def secret_name(job: str) -> str:
     return f"{job}-token"
 
 
+def ring_secret_name(job: str) -> str:
+    """Name of the Secret with the keys with which the job's checkpoint sidecars speak to each other."""
+    return f"{job}-ring"
+
+
 def service_account_name(job: str) -> str:
     """Name of the account as which the job's eagle-eye sidecars speak to the API server."""
     return f"{job}-sidecar"

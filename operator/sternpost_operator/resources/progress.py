@@ -69,7 +69,7 @@ class RestoreReport(_Lenient):
     step: int
     seconds: float | None = None
     source: str = "none"
-    """`shared-memory`, `storage` or `none`."""
+    """`shared-memory`, `peer`, `storage` or `none`."""
     at: Time
 
 

@@ -15,6 +15,7 @@ METRICS_PORT = 9400
 
 EAGLE_EYE_PORT = 9470
 CHECKPOINT_PORT = 9471
+RING_PORT = 9472
 RENDEZVOUS_PORT = 29_400
 RENDEZVOUS_PORTS = 64
 """How many ports `MASTER_PORT` is chosen from, in turn."""
@@ -45,6 +46,7 @@ def reserved_ports(ranks_per_worker: int) -> dict[range, str]:
         range(METRICS_PORT, METRICS_PORT + ranks_per_worker): "the ranks' metrics",
         range(EAGLE_EYE_PORT, EAGLE_EYE_PORT + 1): "eagle-eye",
         range(CHECKPOINT_PORT, CHECKPOINT_PORT + 1): "the checkpoint sidecar",
+        range(RING_PORT, RING_PORT + 1): "the ring of the checkpoint sidecars",
         range(RENDEZVOUS_PORT, RENDEZVOUS_PORT + RENDEZVOUS_PORTS): "the rendezvous of the ranks",
     }
 
@@ -52,5 +54,5 @@ def reserved_ports(ranks_per_worker: int) -> dict[range, str]:
 def reserved_port_names(ranks_per_worker: int) -> frozenset[str]:
     """Names of those ports that are listed in the Pod."""
     return frozenset(
-        {"eagle-eye", "checkpoint", "rendezvous", *(f"metrics-{rank}" for rank in range(ranks_per_worker))}
+        {"eagle-eye", "checkpoint", "ring", "rendezvous", *(f"metrics-{rank}" for rank in range(ranks_per_worker))}
     )

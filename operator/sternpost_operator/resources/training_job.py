@@ -99,21 +99,61 @@ class RecoveryPolicy(Model):
 
 
 class CodecPolicy(StrEnum):
-    """How checkpoints may be compressed."""
+    """How exact a checkpoint is.
+
+    lossless: bit for bit. adaptive: weights and masters bit for bit, an optimizer's moments within maxUpdateError. compact: the
+    same, with the moments as small as a wider bound allows.
+    """
 
     LOSSLESS = "lossless"
+    ADAPTIVE = "adaptive"
+    COMPACT = "compact"
+
+
+class CodecPreference(StrEnum):
+    """What counts when codecs differ: size, the sidecar's speed, or whichever of processor and storage is the bottleneck."""
+
+    SIZE = "size"
+    SPEED = "speed"
+    BALANCED = "balanced"
+
+
+LOSSLESS_ERROR = "maxUpdateError has no meaning with policy lossless; choose adaptive or compact"
 
 
 class CheckpointPolicy(Model):
     """Where checkpoints go; without it the script keeps its own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(("!has(self.maxUpdateError) || self.policy != 'lossless'", LOSSLESS_ERROR))
+    )
 
     storage: str = Field(min_length=1, max_length=2048, pattern=STORAGE_PATTERN)
     """URI of the folder or bucket prefix that this job alone writes to."""
     shared_memory: Quantity = "1Gi"
     """Size of the memory volume; two generations of a worker's state must fit."""
     policy: CodecPolicy = CodecPolicy.LOSSLESS
+    prefer: CodecPreference = CodecPreference.BALANCED
+    max_update_error: float | None = Field(None, ge=0.000001, le=1)
+    """How far the optimizer's next update may be off after a restore: the relative error (L2) of m/(√v+ε), checked for each
+    tensor when it is saved; where it would be more, the tensor is stored bit for bit. Without it 0.02 for adaptive and 0.5 for
+    compact."""
+    max_chain: int = Field(8, ge=0, le=32)
+    """A checkpoint may be stored as the difference to an earlier one, and that one too: at most so many in a row, all of which
+    a restore must read. 0: every checkpoint stands alone."""
+    peer_replication: bool = True
+    """Each worker keeps a copy of its newest state in the next worker's memory, so that the loss of a node costs no progress. Of
+    no effect with one worker."""
+    peer_memory: Quantity | None = None
+    """Memory that a worker lends for the copies of another one; without it as much as sharedMemory."""
     keep: int = Field(3, ge=1, le=1000)
-    """Committed generations to keep in the storage."""
+    """Committed generations to keep in the storage; those that they build on are kept, too."""
+
+    @model_validator(mode="after")
+    def _error_of_lossy(self) -> Self:
+        if self.max_update_error is not None and self.policy is CodecPolicy.LOSSLESS:
+            raise ValueError(LOSSLESS_ERROR)
+        return self
 
 
 class HangPolicy(Model):

@@ -14,11 +14,13 @@ class Offer:
 
     memory: frozenset[Generation]
     storage: frozenset[Generation]
+    peer: frozenset[Generation] = frozenset()
+    """In the memory of other workers, complete."""
 
     @property
     def all(self) -> frozenset[Generation]:
         """From anywhere."""
-        return self.memory | self.storage
+        return self.memory | self.storage | self.peer
 
 
 def choose(offers: Sequence[Offer], refused: Collection[Generation]) -> Generation | None:

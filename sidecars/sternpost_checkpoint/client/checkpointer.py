@@ -9,20 +9,20 @@ import time
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import torch
 import xxhash
 
+from sternpost_checkpoint.client.copy_team import usable_threads
 from sternpost_checkpoint.client.environment import read_environment
 from sternpost_checkpoint.client.group import Group
 from sternpost_checkpoint.client.memory import Slots
 from sternpost_checkpoint.client.metrics import client_metrics
-from sternpost_checkpoint.client.random_state import capture_random, restore_random
-from sternpost_checkpoint.client.restore import Loaded, agree_and_load, agree_on_errors, register
+from sternpost_checkpoint.client.restore import agree_and_load, agree_on_errors, newest_common, register
 from sternpost_checkpoint.client.save_request import SaveRequest
 from sternpost_checkpoint.client.sidecar_link import SidecarLink
 from sternpost_checkpoint.client.slot_vote import SlotVote
-from sternpost_checkpoint.client.snapshot import Snapshot, take_snapshot
-from sternpost_checkpoint.client.stateful import capture, put_back
+from sternpost_checkpoint.client.snapshot import Snapshots
+from sternpost_checkpoint.client.training import Models, Optimizers, Training
+from sternpost_checkpoint.client.wanted import wanted_state
 from sternpost_checkpoint.errors import CheckpointError, SharedMemoryError
 from sternpost_checkpoint.format.names import MAX_STEP
 from sternpost_checkpoint.lineage import Generation
@@ -38,7 +38,6 @@ LOG_SECONDS = 5.0
 SIDECAR_GONE_SECONDS = 60.0
 FAILED_SECONDS = 60.0
 """How long the storage may refuse the save that is waited for: the sidecar tries again meanwhile."""
-FLOOR_LIMIT_BYTES = 2 * 2**30
 META_ROOM_BYTES = 1 << 20
 
 
@@ -53,13 +52,18 @@ class Checkpointer:
                 checkpointer.save(step)
     ```
 
-    `model` and `optimizer`: a module, an optimizer, or a dict of them. `extra`: nested plain values, tensors, numpy
-    arrays, torch and numpy generators, and objects with state_dict and load_state_dict; restored in place. Every
-    random state of the process is saved and restored too.
+    `model` and `optimizer`: a module, an optimizer, a dict of them, or an object with state_dict and load_state_dict.
+    `extra`: nested plain values, tensors, numpy arrays, torch and numpy generators, and objects with state_dict and
+    load_state_dict; restored in place. Every random state of the process is saved and restored too.
 
     `replicated`: whether all ranks hold the same model and optimizer, so that each stores only a share; "auto": yes for
-    DistributedDataParallel. `when_busy`: what a save does when the sidecar still needs both slots: "skip" or "wait".
-    `measure_floor`: compare the first copy with a plain memcpy (states below 2 GiB).
+    DistributedDataParallel. Of DTensors (fully_shard, tensor parallelism on one mesh of all ranks) each rank saves its
+    block, and restores on any number of ranks. `when_busy`: what a save does when the sidecar still needs both slots: "skip"
+    or "wait". `copy_threads`: how many threads copy what is in the processor's memory. `measure_floor`: measure a plain
+    memcpy when restoring, to compare with.
+
+    A save copies everything before it returns, tensors of the processor too. Nothing is assumed to be as it was: what is
+    kept between saves is compared with the objects each time.
 
     Under torch.distributed every rank makes one, and all call restore and save in the same order. Raises
     CheckpointError outside of Sternpost.
@@ -68,21 +72,23 @@ class Checkpointer:
     def __init__(
         self,
         *,
-        model: torch.nn.Module | dict[str, torch.nn.Module],
-        optimizer: torch.optim.Optimizer | dict[str, torch.optim.Optimizer] | None = None,
+        model: Models,
+        optimizer: Optimizers | None = None,
         extra: dict[str, Any] | None = None,
         replicated: bool | Literal["auto"] = "auto",
         when_busy: Literal["skip", "wait"] = "skip",
+        copy_threads: int = 2,
         measure_floor: bool = True,
     ) -> None:
         if when_busy not in ("skip", "wait"):
             raise ValueError(f'when_busy is "skip" or "wait", not {when_busy!r}')
         self._environment = read_environment(os.environ)
         self._group = Group()
-        self._model = model
-        self._optimizer = optimizer
-        self._extra = extra if extra is not None else {}
-        self._replicated = self._is_replicated() if replicated == "auto" else bool(replicated)
+        self._training = Training(model, optimizer, extra)
+        if replicated == "auto":
+            replicated = self._group.world_size == 1 or self._training.is_replicated()
+        self._replicated = bool(replicated)
+        self._snapshots = self._make_snapshots()
         self._when_busy = when_busy
         self._measure_floor = measure_floor
         self._metrics = client_metrics()
@@ -92,7 +98,7 @@ class Checkpointer:
         self._metrics.skipped.labels(self._label)
         directory = rank_directory(self._environment.shm, self._group.rank)
         self._link = SidecarLink(self._environment.shm, directory)
-        self._slots = Slots(directory)
+        self._slots = Slots(directory, usable_threads(copy_threads))
         self._request = SaveRequest(self._environment.control, self._environment.job_uid, self._environment.attempt_id)
         self._due_step: int | None = None
         """The step that `due` said yes to."""
@@ -103,6 +109,7 @@ class Checkpointer:
         self._last: tuple[int, SlotHeader] | None = None
         self._last_step: int | None = None
         self._floor = float("nan")
+        """Seconds of a plain copy, per byte."""
         self.skipped = 0
         """Saves left out since the start of the process."""
 
@@ -116,11 +123,12 @@ class Checkpointer:
         if self._run is not None:
             raise CheckpointError("restore() was called already: one start of the training restores once")
         started = time.perf_counter()
-        loaded = agree_and_load(self._group, self._link, self._slots, replicated=self._replicated)
+        wanted = wanted_state(self._training, self._make_snapshots())
+        loaded = agree_and_load(self._group, self._link, self._slots, wanted, replicated=self._replicated)
         failure: CheckpointError | None = None
         if loaded is not None:
             try:
-                self._apply(loaded)
+                self._training.apply(loaded.states, self._group.rank)
             except CheckpointError as error:
                 failure = error
         agree_on_errors(self._group, failure, "the checkpoint cannot be applied")
@@ -129,7 +137,7 @@ class Checkpointer:
         step = generation.step if generation else 0
         self._slots.abandon_after(step, self._run)
         self._remove_foreign_folders()
-        self._prepare()
+        self.prepare()
         if generation is not None:
             self._take_up(generation)
         seconds = time.perf_counter() - started
@@ -137,6 +145,11 @@ class Checkpointer:
         self._metrics.restored(self._group.rank, step, seconds, source, time.time())
         _log.info("restored: step=%d source=%s seconds=%.3f run=%d", step, source, seconds, self._run)
         return step
+
+    def newest_step(self) -> int:
+        """The step that `restore` would try first; 0 for none. Touches nothing. All ranks call it, before `restore`."""
+        generation = newest_common(self._group, self._link, self._slots, replicated=self._replicated)
+        return generation.step if generation is not None else 0
 
     def due(self, step: int) -> bool:
         """Whether a node of the job is about to go, and every rank is asked to save a checkpoint after this very step.
@@ -258,55 +271,27 @@ class Checkpointer:
             if Generation(*header.generation) == generation:
                 self._last, self._last_step = (index, header), header.step
 
-    def _is_replicated(self) -> bool:
-        modules = self._model.values() if isinstance(self._model, dict) else [self._model]
-        wrapped = torch.nn.parallel.DistributedDataParallel
-        return self._group.world_size == 1 or all(isinstance(module, wrapped) for module in modules)
-
-    def _snapshot(self) -> Snapshot:
-        states = {"model": capture(self._model), "extra": capture(self._extra), "random": capture_random()}
-        if self._optimizer is not None:
-            states["optimizer"] = capture(self._optimizer)
-        return take_snapshot(
-            states, replicated=self._replicated, rank=self._group.rank, world_size=self._group.world_size
+    def _make_snapshots(self) -> Snapshots:
+        return Snapshots(
+            replicated=self._replicated,
+            rank=self._group.rank,
+            world_size=self._group.world_size,
+            families=self._training.families,
         )
 
-    def _apply(self, loaded: Loaded) -> None:
-        states = loaded.states
-        if "model" not in states or (self._optimizer is not None and "optimizer" not in states):
-            raise CheckpointError("the checkpoint holds no model or no optimizer: it is of another training script")
-        put_back(self._model, states["model"], "model")
-        if self._optimizer is not None:
-            put_back(self._optimizer, states["optimizer"], "optimizer")
-        put_back(self._extra, states.get("extra", {}), "extra")
-        if "random" in states:
-            restore_random(states["random"])
-        else:
-            _log.warning("rank %d did not exist when this state was saved: its random states stay", self._group.rank)
-
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Do now what would make the next save slower than the others: `restore` does it, for what there is by then."""
+        snapshot = self._snapshots.take(self._training.states())
+        payload, meta = snapshot.layout.payload_bytes, len(snapshot.meta)
         # An optimizer that has not stepped has no state yet; what it will have is guessed, so that the memory is there.
-        snapshot = self._snapshot()
-        payload = snapshot.meta.payload_bytes
-        if not any(spec.role == "optimizer" for spec in snapshot.meta.tensors):
-            payload += self._expected_optimizer_bytes()
+        future = payload + self._training.future_bytes()
         try:
-            self._slots.prepare(payload, len(snapshot.meta.to_bytes()) + META_ROOM_BYTES)
+            self._slots.prepare(future, meta + META_ROOM_BYTES)
         except SharedMemoryError:
-            self._slots.prepare(snapshot.meta.payload_bytes, len(snapshot.meta.to_bytes()))
-
-    def _expected_optimizer_bytes(self) -> int:
-        optimizers = self._optimizer.values() if isinstance(self._optimizer, dict) else [self._optimizer]
-        total = 0
-        for optimizer in optimizers:
-            if optimizer is None:
-                continue
-            copies = 2 if "betas" in optimizer.defaults else 1
-            copies += 1 if optimizer.defaults.get("amsgrad") else 0
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    total += copies * (parameter.numel() * parameter.element_size() + 64) + 64
-        return total
+            self._slots.prepare(payload, meta)
+        self._slots.warm(snapshot)
+        if self._measure_floor:
+            self._floor = self._slots.measure_floor()
 
     def _remove_foreign_folders(self) -> None:
         """Free the memory of ranks that this worker no longer has: its number may have changed with the attempt."""
@@ -321,15 +306,11 @@ class Checkpointer:
 
     def _copy(self, index: int, step: int, run: int) -> SlotHeader:
         started = time.perf_counter()
-        snapshot = self._snapshot()
-        meta = snapshot.meta.to_bytes()
-        measuring = 0.0
-        if self._measure_floor and self._floor != self._floor and snapshot.meta.payload_bytes < FLOOR_LIMIT_BYTES:
-            before = time.perf_counter()
-            self._floor = self._slots.measure_floor(index, snapshot.meta.payload_bytes, len(meta))
-            measuring = time.perf_counter() - before
-        meta_offset = self._slots.write(index, snapshot, meta)
-        blocked = time.perf_counter() - started - measuring
+        snapshot = self._snapshots.take(self._training.states())
+        payload_bytes = snapshot.layout.payload_bytes
+        meta_offset = self._slots.write(index, snapshot)
+        meta_hash = xxhash.xxh3_128_digest(snapshot.meta)
+        blocked = time.perf_counter() - started
         header = SlotHeader(
             sequence=self._slots.next_sequence(),
             step=step,
@@ -338,13 +319,13 @@ class Checkpointer:
             attempt_id=self._environment.attempt_id,
             world_size=self._group.world_size,
             rank=self._group.rank,
-            payload_bytes=snapshot.meta.payload_bytes,
+            payload_bytes=payload_bytes,
             meta_offset=meta_offset,
-            meta_bytes=len(meta),
-            meta_hash=xxhash.xxh3_128_digest(meta),
+            meta_bytes=len(snapshot.meta),
+            meta_hash=meta_hash,
             saved_at=time.time(),
             blocked_seconds=blocked,
-            memcpy_floor_seconds=self._floor,
+            memcpy_floor_seconds=self._floor * payload_bytes,
         )
         self._slots.publish(index, header)
         self._metrics.blocked.labels(self._label).observe(blocked)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Summary
 
-SOURCES = ("shared-memory", "storage", "none")
+SOURCES = ("shared-memory", "peer", "storage", "none")
+"""From near to far; of several the farthest is named."""
 
 
 class ClientMetrics:

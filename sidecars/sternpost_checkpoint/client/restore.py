@@ -13,8 +13,10 @@ from sternpost_checkpoint.client.agree import Offer, choose
 from sternpost_checkpoint.client.environment import Environment
 from sternpost_checkpoint.client.group import Group
 from sternpost_checkpoint.client.memory import Slots
+from sternpost_checkpoint.client.metrics import SOURCES
 from sternpost_checkpoint.client.sidecar_link import SidecarError, SidecarLink
 from sternpost_checkpoint.client.tree import decode
+from sternpost_checkpoint.client.wanted import WantedState
 from sternpost_checkpoint.errors import CheckpointError, RestoreError
 from sternpost_checkpoint.format.table import Meta
 from sternpost_checkpoint.lineage import Generation
@@ -28,24 +30,22 @@ class Loaded:
 
     generation: Generation
     source: str
+    """The farthest that something was fetched from."""
     meta: Meta
     states: dict[str, Any]
 
 
-def agree_and_load(group: Group, link: SidecarLink, slots: Slots, *, replicated: bool) -> Loaded | None:
-    """Return the newest state that all ranks share; None when there is none at all.
+def agree_and_load(
+    group: Group, link: SidecarLink, slots: Slots, wanted: WantedState, *, replicated: bool
+) -> Loaded | None:
+    """Return the newest state that all ranks share; None when there is none at all. `wanted`: what this rank holds.
 
     Raises RestoreError when there are states but none that can be read: starting afresh would abandon them.
     """
-    offer, slot_of, failure = _offer(group, link, slots, replicated=replicated)
-    messages = group.exchange(
-        {"memory": sorted_pairs(offer.memory), "storage": sorted_pairs(offer.storage), "error": failure}
-    )
-    _raise_any(messages, "cannot list the checkpoints")
-    offers = [Offer(_generations(message["memory"]), _generations(message["storage"])) for message in messages]
+    offers, slot_of = _offers(group, link, slots, replicated=replicated)
     refused: dict[Generation, list[str]] = {}
     while (generation := choose(offers, refused)) is not None:
-        loaded, reason = _load(generation, link, slots, slot_of.get(generation))
+        loaded, reason = _load(generation, link, slots, slot_of.get(generation), wanted)
         reasons = [str(message) for message in group.exchange(reason) if message]
         if not reasons and loaded is not None:
             return loaded
@@ -58,6 +58,12 @@ def agree_and_load(group: Group, link: SidecarLink, slots: Slots, *, replicated:
             f" {'; '.join(refused[first])}. Repair the storage, or give another spec.checkpoint.storage to begin afresh"
         )
     return None
+
+
+def newest_common(group: Group, link: SidecarLink, slots: Slots, *, replicated: bool) -> Generation | None:
+    """The generation that `agree_and_load` tries first."""
+    offers, _ = _offers(group, link, slots, replicated=replicated)
+    return choose(offers, ())
 
 
 def register(group: Group, link: SidecarLink, environment: Environment, restored: Generation | None) -> int:
@@ -105,12 +111,30 @@ def _raise_any(messages: list[dict[str, Any]], what: str) -> None:
             raise RestoreError(f"{what}: rank {rank}: {message['error']}")
 
 
+def _offers(
+    group: Group, link: SidecarLink, slots: Slots, *, replicated: bool
+) -> tuple[list[Offer], dict[Generation, int]]:
+    """What every rank can get, and where this one has it in its slots."""
+    offer, slot_of, failure = _offer(group, link, slots, replicated=replicated)
+    messages = group.exchange(
+        {
+            "memory": sorted_pairs(offer.memory),
+            "storage": sorted_pairs(offer.storage),
+            "peer": sorted_pairs(offer.peer),
+            "error": failure,
+        }
+    )
+    _raise_any(messages, "cannot list the checkpoints")
+    offers = [Offer(*(_generations(message[name]) for name in ("memory", "storage", "peer"))) for message in messages]
+    return offers, slot_of
+
+
 def _offer(
     group: Group, link: SidecarLink, slots: Slots, *, replicated: bool
 ) -> tuple[Offer, dict[Generation, int], str | None]:
     nothing: frozenset[Generation] = frozenset()
     try:
-        answer = link.call({"type": "list"})
+        answer = link.call({"type": "list", "worldSize": group.world_size})
     except CheckpointError as error:
         return Offer(nothing, nothing), {}, str(error)
     headers = slots.headers()
@@ -120,37 +144,38 @@ def _offer(
         # Without replication a state of another number of ranks is another state.
         if header and header.generation == (step, run) and (replicated or header.world_size == group.world_size):
             slot_of[Generation(step, run)] = index
-    return Offer(frozenset(slot_of), _generations(answer["storage"])), slot_of, None
+    return Offer(frozenset(slot_of), _generations(answer["storage"]), _generations(answer["peer"])), slot_of, None
 
 
 def _load(
-    generation: Generation, link: SidecarLink, slots: Slots, slot: int | None
+    generation: Generation, link: SidecarLink, slots: Slots, slot: int | None, wanted: WantedState
 ) -> tuple[Loaded | None, str | None]:
-    source = "shared-memory"
     try:
         if slot is not None:
             try:
-                return _read(generation, slots, slot, source), None
+                return _read(generation, slots, slot, "shared-memory", wanted), None
             except CheckpointError as error:
-                _log.warning("the state in shared memory is not used, the storage is asked: %s", error)
-        source = "storage"
-        index = link.call({"type": "fetch", "step": generation.step, "run": generation.run})["slot"]
-        return _read(generation, slots, int(index), source), None
+                _log.warning("the state in shared memory is not used as it is: %s", error)
+        question: dict[str, Any] = {"type": "fetch", "step": generation.step, "run": generation.run}
+        if blocks := wanted.entries():
+            question["wanted"] = blocks
+        answer = link.call(question)
+        sources = [name for name in SOURCES if answer.get("sources", {}).get(name)]
+        return _read(generation, slots, int(answer["slot"]), (sources or ["storage"])[-1], wanted), None
     except SidecarError as error:
         return None, f"{error.kind}: {error}"
     except CheckpointError as error:
         return None, str(error)
 
 
-def _read(generation: Generation, slots: Slots, index: int, source: str) -> Loaded:
+def _read(generation: Generation, slots: Slots, index: int, source: str, wanted: WantedState) -> Loaded:
     header = slots.headers().get(index)
     if header is None or Generation(*header.generation) != generation:
         raise RestoreError(f"slot {index} does not hold step {generation.step} of run {generation.run} any more")
     meta, views = slots.read(index, header)
-    # The model copies from the slot; everything else may keep what it is given, and the slot will be written again.
+    wanted.check(meta)
     tensors: list[torch.Tensor | None] = [
-        view if spec.role == "model" or view is None else view.clone()
-        for spec, view in zip(meta.tensors, views, strict=True)
+        wanted.assembled(spec, view) for spec, view in zip(meta.tensors, views, strict=True)
     ]
     states = {role: decode(tree, tensors) for role, tree in meta.trees.items()}
     slots.check_unchanged(index, header)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sternpost_checkpoint.client.module_state import ModuleState
 from sternpost_checkpoint.errors import CheckpointError
 
 
@@ -30,10 +31,13 @@ def unwrap(model: torch.nn.Module) -> torch.nn.Module:
             return model
 
 
-def capture(value: Any) -> Any:  # noqa: PLR0911 # one return for each kind of object
-    """Return `value` with the objects in it replaced by their states."""
+def capture(value: Any, modules: dict[int, ModuleState]) -> Any:  # noqa: PLR0911 # one return for each kind of object
+    """Return `value` with the objects in it replaced by their states. `modules` keeps what is known of them, by id."""
     if isinstance(value, torch.nn.Module):
-        return unwrap(value).state_dict()
+        module = unwrap(value)
+        if id(module) not in modules:
+            modules[id(module)] = ModuleState(module)  # which keeps the module, so that the id stays its own
+        return modules[id(module)].take()
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, np.random.Generator):
@@ -41,9 +45,9 @@ def capture(value: Any) -> Any:  # noqa: PLR0911 # one return for each kind of o
     if is_stateful(value):
         return value.state_dict()
     if type(value) is dict:
-        return {key: capture(item) for key, item in value.items()}
+        return {key: capture(item, modules) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(capture(item) for item in value)
+        return type(value)(capture(item, modules) for item in value)
     return value
 
 

@@ -31,7 +31,7 @@ from sternpost_checkpoint.errors import CheckpointError, FormatError
 
 MAX_DEPTH = 64
 _KEY_TYPES = (str, int, float, bool, tuple, bytes, type(None))
-_DICTIONARIES = (dict, OrderedDict, defaultdict, Counter)
+DICTIONARIES = (dict, OrderedDict, defaultdict, Counter)
 
 Take = Callable[[torch.Tensor, str], int]
 """Takes a tensor out of the tree, by its path; returns its index."""
@@ -51,14 +51,14 @@ def encode(value: Any, path: str, take: Take, depth: int = 0) -> Any:  # noqa: P
     if kind in (list, tuple, torch.Size):
         items = [encode(item, f"{path}/{number}", take, depth + 1) for number, item in enumerate(value)]
         return items if kind is list else {"$": "tuple", "items": items}
-    if kind in _DICTIONARIES:
+    if kind in DICTIONARIES:
         return _encode_dict(value, path, take, depth)
     if kind is bytes:
         return {"$": "bytes", "base64": base64.b64encode(value).decode()}
     if isinstance(value, np.generic):
-        return {"$": "scalar", "index": take(_from_numpy(np.asarray(value), path), path)}
+        return {"$": "scalar", "index": take(from_numpy(np.asarray(value), path), path)}
     if isinstance(value, np.ndarray):
-        return {"$": "ndarray", "index": take(_from_numpy(value, path), path)}
+        return {"$": "ndarray", "index": take(from_numpy(value, path), path)}
     if isinstance(value, torch.dtype):
         return {"$": "dtype", "name": str(value).removeprefix("torch.")}
     # Subclasses such as an IntEnum would come back as something else than they were.
@@ -85,11 +85,11 @@ def _no_tensor(tensor: torch.Tensor, path: str) -> int:  # noqa: ARG001 # has th
     raise CheckpointError(f"{path} is a tensor")
 
 
-def _from_numpy(array: np.ndarray[Any, Any], path: str) -> torch.Tensor:
+def from_numpy(array: np.ndarray[Any, Any], path: str) -> torch.Tensor:
+    """A tensor with a copy of `array`, in C order and this machine's byte order. Raises CheckpointError naming `path`."""
     if array.dtype.hasobject or array.dtype.kind not in "biufc":
         raise CheckpointError(f"{path} is a numpy array of {array.dtype}: only numbers and booleans can be held")
     try:
-        # A copy: it may be read-only, reversed or of the other byte order.
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
     except TypeError as error:
         raise CheckpointError(f"{path} is a numpy array of {array.dtype}, which torch cannot hold") from error

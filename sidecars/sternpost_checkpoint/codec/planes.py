@@ -1,4 +1,4 @@
-"""Byte planes, each compressed by zstd level 1.
+"""Byte planes, each compressed by zstd level 1 where that pays.
 
 The first bytes of all elements, then the second ones, and so on: signs and exponents are alike, mantissas are noise,
 and apart from each other they compress much better than interleaved.
@@ -6,74 +6,49 @@ and apart from each other they compress much better than interleaved.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 import numpy as np
-import zstandard
 
-from sternpost_checkpoint.codec.base import Codec
+from sternpost_checkpoint.codec.base import ALONE, PIECE_BYTES, Beside, Codec
+from sternpost_checkpoint.codec.section import SectionReader, SectionWriter
 from sternpost_checkpoint.errors import FormatError
+from sternpost_checkpoint.format.dtypes import ITEM_BYTES
 
-PIECE_BYTES = 4 * 2**20
-"""Raw bytes of a piece; a multiple of every element's width."""
-LEVEL = 1
 
-_LENGTH = struct.Struct("<I")
+def write_planes(data: memoryview, width: int, writer: SectionWriter) -> bytes:
+    """A piece: its raw length, then a section for each plane."""
+    rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
+    parts: list[bytes | memoryview] = [len(data).to_bytes(4, "little")]
+    for plane in range(width):
+        parts += writer.write(np.ascontiguousarray(rows[:, plane]))
+    return b"".join(parts)
+
+
+def read_planes(reader: SectionReader, target: memoryview, width: int, codec: str) -> None:
+    """Undo `write_planes`; `target` has the piece's true size. Raises FormatError."""
+    length = reader.read_u32()
+    if length != len(target):
+        raise FormatError(f"{codec}: a piece claims {length} bytes where {len(target)} must be")
+    rows = np.frombuffer(target, dtype=np.uint8).reshape(-1, width)
+    for plane in range(width):
+        rows[:, plane] = reader.read(len(rows))
 
 
 class PlanesCodec(Codec):
-    """For each piece: its raw length, then for each plane the length of its zstd frame and the frame."""
+    """Piece after piece of PIECE_BYTES."""
 
     name = "zstd-planes"
 
-    def encode(self, raw: memoryview, item_bytes: int) -> Iterator[bytes | memoryview]:
+    def encode(self, raw: memoryview, dtype: str, beside: Beside = ALONE) -> Iterator[bytes | memoryview]:  # noqa: ARG002 # the interface's
         """Yield one piece after the other."""
-        compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=True, write_checksum=False)
+        writer = SectionWriter()
         for start in range(0, len(raw), PIECE_BYTES):
-            piece = np.frombuffer(raw[start : start + PIECE_BYTES], dtype=np.uint8).reshape(-1, item_bytes)
-            parts = [_LENGTH.pack(piece.size)]
-            for plane in range(item_bytes):
-                frame = compressor.compress(np.ascontiguousarray(piece[:, plane]).data)
-                parts += (_LENGTH.pack(len(frame)), frame)
-            yield b"".join(parts)
+            yield write_planes(raw[start : start + PIECE_BYTES], ITEM_BYTES[dtype], writer)
 
-    def decode(self, stored: memoryview, raw: memoryview, item_bytes: int) -> None:
+    def decode(self, stored: memoryview, raw: memoryview, dtype: str, beside: Beside = ALONE) -> None:  # noqa: ARG002 # the interface's
         """Fill `raw` piece by piece."""
-        decompressor = zstandard.ZstdDecompressor(max_window_size=2 * PIECE_BYTES)
-        position = 0
+        reader = SectionReader(self.name, stored)
         for start in range(0, len(raw), PIECE_BYTES):
-            piece_bytes = min(PIECE_BYTES, len(raw) - start)
-            length, position = _read_length(stored, position)
-            if length != piece_bytes or piece_bytes % item_bytes:
-                raise FormatError(f"zstd-planes: a piece claims {length} bytes where {piece_bytes} must be")
-            target = np.frombuffer(raw[start : start + piece_bytes], dtype=np.uint8).reshape(-1, item_bytes)
-            for plane in range(item_bytes):
-                length, position = _read_length(stored, position)
-                frame = stored[position : position + length]
-                if len(frame) != length:
-                    raise FormatError("zstd-planes: a frame ends behind the stored bytes")
-                position += length
-                target[:, plane] = np.frombuffer(_decompress(decompressor, frame, len(target)), dtype=np.uint8)
-        if position != len(stored):
-            raise FormatError(f"zstd-planes: {len(stored) - position} bytes too many")
-
-
-def _read_length(stored: memoryview, position: int) -> tuple[int, int]:
-    if position + _LENGTH.size > len(stored):
-        raise FormatError("zstd-planes: the stored bytes end too early")
-    return _LENGTH.unpack_from(stored, position)[0], position + _LENGTH.size
-
-
-def _decompress(decompressor: zstandard.ZstdDecompressor, frame: memoryview, size: int) -> bytes:
-    # The size a frame claims is what the library allocates: it must be the one expected before it is believed.
-    try:
-        claimed = zstandard.frame_content_size(frame)
-        if claimed != size:
-            raise FormatError(f"zstd-planes: a frame claims {claimed} bytes where {size} must be")
-        plane = decompressor.decompress(frame, max_output_size=size)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"zstd-planes: {error}") from error
-    if len(plane) != size:
-        raise FormatError(f"zstd-planes: a frame holds {len(plane)} bytes where {size} must be")
-    return plane
+            read_planes(reader, raw[start : start + PIECE_BYTES], ITEM_BYTES[dtype], self.name)
+        reader.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.lineage import Generation
@@ -13,13 +14,17 @@ LEDGER = "ledger/"
 LATEST = "latest.json"
 MANIFEST = "manifest.json"
 
+FORMAT: Final = 2
+"""Version of everything that FORMAT.md describes; another one is refused."""
+
 MAX_STEP = 10**12 - 1
 MAX_RUN = 10**6 - 1
 
-_GENERATION = re.compile(r"^([0-9]{12})-r([0-9]{6})$")
-_RUN = re.compile(r"^runs/([0-9]{6})\.json$")
-_LEDGER = re.compile(r"^ledger/([0-9]{12})-r([0-9]{6})\.json$")
-_PART = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+_GENERATION = re.compile(r"^([0-9]{12})-r([0-9]{6})\Z")
+_RUN = re.compile(r"^runs/([0-9]{6})\.json\Z")
+_LEDGER = re.compile(r"^ledger/([0-9]{12})-r([0-9]{6})\.json\Z")
+_TOKEN = re.compile(r"^[0-9a-f]{16}\Z")
+_PART = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
 def check_name(name: str) -> str:
@@ -47,14 +52,27 @@ def generation_folder(generation: Generation) -> str:
     return f"{GENERATIONS}{generation_label(generation)}/"
 
 
-def shard_name(rank: int) -> str:
-    """The bytes of one rank, inside of the generation's folder."""
-    return f"rank-{rank:05d}.shard"
+def rank_prefix(rank: int) -> str:
+    """What the names of a rank's files in the generation's folder begin with; a dash or a dot follows."""
+    return f"rank-{rank:05d}"
+
+
+def shard_name(rank: int, token: str) -> str:
+    """The bytes of one rank, inside of the generation's folder. `token`: 16 hex digits that no other writer has drawn."""
+    if not _TOKEN.match(token):
+        raise FormatError(f"{token!r} is not 16 hex digits")
+    return f"{rank_prefix(rank)}-{token}.shard"
+
+
+def is_shard_name(name: str, rank: int) -> bool:
+    """Whether `name` is one that a shard of this rank can have."""
+    prefix, suffix = f"{rank_prefix(rank)}-", ".shard"
+    return name.startswith(prefix) and name.endswith(suffix) and bool(_TOKEN.match(name[len(prefix) : -len(suffix)]))
 
 
 def index_name(rank: int) -> str:
-    """The table of one rank's shard."""
-    return f"rank-{rank:05d}.json"
+    """The table of one rank's shard, which it names. Put if absent, never changed: it decides which shard counts."""
+    return f"{rank_prefix(rank)}.json"
 
 
 def manifest_path(generation: Generation) -> str:

@@ -8,13 +8,27 @@ from typing import Any
 
 from sternpost_checkpoint.errors import FormatError
 from sternpost_checkpoint.format.dtypes import ITEM_BYTES
+from sternpost_checkpoint.format.names import FORMAT
 from sternpost_checkpoint.shm.layout import ALIGNMENT, align
 
-META_FORMAT = 1
 MAX_TENSORS = 1_000_000
 MAX_NAME_CHARACTERS = 4096
 MAX_DIMENSIONS = 64
 MAX_TENSOR_BYTES = 2**48
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where a block lies in the larger tensor that it is a part of: of a DTensor, its local part."""
+
+    shape: tuple[int, ...]
+    """The larger tensor's extents."""
+    start: tuple[int, ...]
+    """The block's first element in it, for each dimension."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a table entry."""
+        return {"shape": list(self.shape), "start": list(self.start)}
 
 
 @dataclass(frozen=True)
@@ -33,11 +47,13 @@ class TensorSpec:
     replicated: bool
     """Every rank holds the same values."""
     stored: bool
-    """This rank's sidecar stores it; for a replicated tensor exactly one does."""
+    """This rank's sidecar stores it; for a replicated tensor, and for equal blocks, exactly one does."""
+    shard: Shard | None = None
+    """This is a block of a larger tensor, and `shape` the block's; None: the whole."""
 
     def to_json(self) -> dict[str, Any]:
         """The table entry."""
-        return {
+        entry: dict[str, Any] = {
             "name": self.name,
             "role": self.role,
             "dtype": self.dtype,
@@ -47,6 +63,9 @@ class TensorSpec:
             "replicated": self.replicated,
             "stored": self.stored,
         }
+        if self.shard is not None:
+            entry["shard"] = self.shard.to_json()
+        return entry
 
 
 @dataclass(frozen=True)
@@ -66,7 +85,7 @@ class Meta:
     def to_bytes(self) -> bytes:
         """The JSON, as it stands in a slot."""
         value = {
-            "format": META_FORMAT,
+            "format": FORMAT,
             "replicated": self.replicated,
             "trees": self.trees,
             "tensors": [spec.to_json() for spec in self.tensors],
@@ -86,6 +105,13 @@ def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return size
 
 
+def _bytes_of(dtype: str, shape: list[int], at: str) -> int:
+    try:
+        return tensor_bytes(dtype, tuple(shape))
+    except FormatError as error:
+        raise FormatError(f"{at}: {error}") from error
+
+
 def parse_spec(value: Any, where: str) -> TensorSpec:
     """Validate one table entry. Raises FormatError naming `where` and the rule that was broken."""
     if not isinstance(value, dict):
@@ -100,7 +126,7 @@ def parse_spec(value: Any, where: str) -> TensorSpec:
     if not isinstance(dtype, str) or not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
         raise FormatError(f"{at}: dtype or shape is malformed")
     # `type(...) is int`: JSON's true is an int to isinstance.
-    if any(type(extent) is not int or extent < 0 for extent in shape):
+    if not _naturals(shape):
         raise FormatError(f"{at}: an extent of the shape is not a natural number")
     if (
         type(offset) is not int
@@ -110,12 +136,39 @@ def parse_spec(value: Any, where: str) -> TensorSpec:
         or offset > MAX_TENSOR_BYTES
     ):
         raise FormatError(f"{at}: offset or size is malformed")
-    if tensor_bytes(dtype, tuple(shape)) != size:
+    if _bytes_of(dtype, shape, at) != size:
         raise FormatError(f"{at}: {size} bytes do not match {dtype} of shape {shape}")
     replicated, stored = value.get("replicated"), value.get("stored")
     if not isinstance(replicated, bool) or not isinstance(stored, bool):
         raise FormatError(f"{at}: replicated and stored must be booleans")
-    return TensorSpec(name, role, dtype, tuple(shape), offset, size, replicated, stored)
+    shard = _parse_shard(value["shard"], dtype, tuple(shape), at) if "shard" in value else None
+    if shard is not None and replicated:
+        raise FormatError(f"{at}: a block of a larger tensor is not replicated; equal blocks name the same start")
+    unknown = value.keys() - _KEYS
+    if unknown:
+        raise FormatError(f"{at}: the key {min(unknown)!r} is unknown")
+    return TensorSpec(name, role, dtype, tuple(shape), offset, size, replicated, stored, shard)
+
+
+_KEYS = frozenset({"name", "role", "dtype", "shape", "offset", "bytes", "replicated", "stored", "shard"})
+
+
+def _naturals(values: list[Any]) -> bool:
+    return all(type(value) is int and value >= 0 for value in values)
+
+
+def _parse_shard(value: Any, dtype: str, extents: tuple[int, ...], at: str) -> Shard:
+    if not isinstance(value, dict) or value.keys() != {"shape", "start"}:
+        raise FormatError(f"{at}: shard is not an object of shape and start")
+    shape, start = value["shape"], value["start"]
+    if not isinstance(shape, list) or not isinstance(start, list) or not len(shape) == len(start) == len(extents):
+        raise FormatError(f"{at}: shape and start of the shard must have {len(extents)} entries, as the block has")
+    if not _naturals(shape) or not _naturals(start):
+        raise FormatError(f"{at}: shape or start of the shard is not made of natural numbers")
+    if any(first + extent > whole for first, extent, whole in zip(start, extents, shape, strict=True)):
+        raise FormatError(f"{at}: the block ends outside of the tensor of shape {shape}")
+    _bytes_of(dtype, shape, at)
+    return Shard(tuple(shape), tuple(start))
 
 
 def parse_table(value: Any, where: str) -> tuple[TensorSpec, ...]:
@@ -142,8 +195,8 @@ def parse_meta(data: bytes, where: str) -> Meta:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not JSON ({error})") from error
-    if not isinstance(value, dict) or value.get("format") != META_FORMAT:
-        raise FormatError(f"{where}: not meta of format {META_FORMAT}")
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise FormatError(f"{where}: not meta of format {FORMAT}: trainer and sidecar have different releases")
     trees, replicated = value.get("trees"), value.get("replicated")
     if not isinstance(trees, dict) or not isinstance(replicated, bool):
         raise FormatError(f"{where}: trees or replicated is malformed")

@@ -11,7 +11,7 @@ import xxhash
 from sternpost_checkpoint.errors import FormatError
 
 MAGIC = b"STERNSHM"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 4096
 ALIGNMENT = 64
 MAX_META_BYTES = 256 * 2**20

@@ -158,11 +158,14 @@ class SlotWriter(Slot):
         """Give the content up."""
         self.memory[:_FIELDS_OFFSET] = pack_prefix(SlotState.EMPTY)
 
+    def put(self, offset: int, data: bytes) -> None:
+        """Write bytes at `offset` of the file; between `begin` and `publish`."""
+        self.memory[offset : offset + len(data)] = data
+
     def publish(self, header: SlotHeader) -> None:
         """Write the header and, last, the state word: from now on the slot can be read."""
-        fields = pack_fields(header)
-        self.memory[_FIELDS_OFFSET : _FIELDS_OFFSET + len(fields)] = fields
-        self.memory[STATE_OFFSET : STATE_OFFSET + 4] = pack_state(SlotState.READY)
+        self.put(_FIELDS_OFFSET, pack_fields(header))
+        self.put(STATE_OFFSET, pack_state(SlotState.READY))
 
     def _too_small(self, size: int) -> str:
         volume = os.statvfs(self.path.parent)

@@ -19,7 +19,11 @@ from sternpost_checkpoint.errors import (
     SharedMemoryError,
     StoreError,
 )
+from sternpost_checkpoint.format.names import MAX_STEP
+from sternpost_checkpoint.format.table import MAX_DIMENSIONS, MAX_NAME_CHARACTERS, MAX_TENSORS, Shard, tensor_bytes
 from sternpost_checkpoint.lineage import Generation, eligible
+from sternpost_checkpoint.restore.layout import WantedEntry
+from sternpost_checkpoint.ring.ring import Ring
 from sternpost_checkpoint.shm.layout import SlotHeader
 from sternpost_checkpoint.shm.paths import SLOTS, slot_path, status_path
 from sternpost_checkpoint.shm.slot import SlotWriter
@@ -30,8 +34,9 @@ from sternpost_checkpoint.sidecar.registration import register
 
 _log = structlog.get_logger()
 
+MAX_WORLD = 1_000_000
 LISTED = 100
-"""Generations of the storage that are offered, the newest first."""
+"""Generations of each source that are offered, the newest first."""
 
 
 class _Request(BaseModel):
@@ -42,14 +47,49 @@ class ListRequest(_Request):
     """What can be restored."""
 
     type: Literal["list"]
+    world_size: int | None = Field(None, ge=1, le=MAX_WORLD)
+    """Of the training that asks; None: as when it was saved."""
+
+
+class ShardRequest(_Request):
+    """Where a block lies."""
+
+    shape: list[int] = Field(max_length=MAX_DIMENSIONS)
+    start: list[int] = Field(max_length=MAX_DIMENSIONS)
+
+
+class TensorRequest(_Request):
+    """A tensor as it is needed."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARACTERS)
+    dtype: str = Field(max_length=32)
+    shape: list[int] = Field(max_length=MAX_DIMENSIONS)
+    shard: ShardRequest | None = None
+
+    def to_entry(self) -> WantedEntry:
+        """Raises FormatError for a block that is none of its tensor."""
+        shape = tuple(self.shape)
+        tensor_bytes(self.dtype, shape)
+        if self.shard is None:
+            return WantedEntry(self.name, self.dtype, shape)
+        whole, start = tuple(self.shard.shape), tuple(self.shard.start)
+        tensor_bytes(self.dtype, whole)
+        if not len(shape) == len(whole) == len(start) or any(
+            extent < 0 or begin < 0 or begin + extent > end
+            for extent, begin, end in zip(shape, start, whole, strict=True)
+        ):
+            raise FormatError(f"{self.name!r}: the block at {list(start)} of {list(shape)} is outside of {list(whole)}")
+        return WantedEntry(self.name, self.dtype, shape, Shard(whole, start))
 
 
 class FetchRequest(_Request):
-    """Bring a generation from the storage into a slot."""
+    """Bring a generation into a slot, from wherever it is."""
 
     type: Literal["fetch"]
     step: int = Field(ge=0)
     run: int = Field(ge=0)
+    wanted: list[TensorRequest] = Field([], max_length=MAX_TENSORS)
+    """Tensors that shall be blocks."""
 
 
 class RegisterRequest(_Request):
@@ -76,8 +116,10 @@ class Answers:
         catalog: Catalog,
         job_uid: str,
         current_attempt: Callable[[], Attempt | None],
-        fetched: Callable[[int, int, SlotHeader], None],
+        fetched: Callable[[int, int, SlotHeader, bool], None],
         failed: Callable[[str], None],
+        *,
+        ring: Ring | None = None,
     ) -> None:
         self._catalog = catalog
         self._job_uid = job_uid
@@ -85,16 +127,18 @@ class Answers:
         self._failed = failed
         """Told why a question could not be answered as the trainer hoped."""
         self._fetched = fetched
-        """Told the rank, the slot and the header of what was fetched, before the trainer is."""
+        """Told the rank, the slot, the header, and whether it is committed, of what was fetched, before the trainer is."""
+        self._ring = ring
 
     def answer(self, rank: int, directory: Path, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one question; `error.kind` is `damaged`, `storage`, `memory`, `superseded`, `request`."""
         try:
             request = _REQUESTS.validate_python(body)
             if isinstance(request, ListRequest):
-                return self._list(directory)
+                return self._list(rank, directory, request.world_size)
             if isinstance(request, FetchRequest):
-                return self._fetch(rank, directory, Generation(request.step, request.run))
+                wanted = [entry.to_entry() for entry in request.wanted]
+                return self._fetch(rank, directory, Generation(request.step, request.run), wanted)
             number = register(
                 self._catalog,
                 job_uid=self._job_uid,
@@ -111,7 +155,7 @@ class Answers:
             return {"error": {"kind": kind, "message": str(error)}}
         return {"run": number}
 
-    def _list(self, directory: Path) -> dict[str, Any]:
+    def _list(self, rank: int, directory: Path, world_size: int | None) -> dict[str, Any]:
         found = [files.generation for files in self._catalog.generations() if files.complete]
         runs = self._catalog.runs()
         memory = []
@@ -119,9 +163,14 @@ class Answers:
             if eligible(Generation(*header.generation), runs):
                 memory.append([header.step, header.run, slot])
         on_line = sorted((generation for generation in found if eligible(generation, runs)), reverse=True)
-        return {"storage": [[item.step, item.run] for item in on_line[:LISTED]], "memory": memory}
+        peer = [item for item in self._ring.offers(rank, world_size) if eligible(item, runs)] if self._ring else []
+        return {
+            "storage": [[item.step, item.run] for item in on_line[:LISTED]],
+            "memory": memory,
+            "peer": [[item.step, item.run] for item in peer[:LISTED]],
+        }
 
-    def _fetch(self, rank: int, directory: Path, generation: Generation) -> dict[str, Any]:
+    def _fetch(self, rank: int, directory: Path, generation: Generation, wanted: list[WantedEntry]) -> dict[str, Any]:
         runs = self._catalog.runs()
         ready = _ready(directory)
 
@@ -129,6 +178,8 @@ class Answers:
             generation_there = next((Generation(*header.generation) for index, header in ready if index == slot), None)
             if generation_there is None:
                 return (False, Generation(-1, -1))
+            if generation_there == generation:
+                return (True, Generation(MAX_STEP + 1, 0))  # undamaged tensors of it are used
             return (eligible(generation_there, runs), generation_there)
 
         # Over the least valuable slot: unreadable, abandoned, older.
@@ -136,10 +187,10 @@ class Answers:
         known = [header.sequence for _, header in ready]
         sequence = max([read_status(status_path(directory)).highest_sequence, *known]) + 1
         slot = SlotWriter.open(slot_path(directory, index))
-        header = fetch(self._catalog, generation, rank, slot, sequence)
-        self._fetched(rank, index, header)
-        _log.info("fetched", rank=rank, step=generation.step, run=generation.run, bytes=header.payload_bytes)
-        return {"slot": index}
+        found = fetch(self._catalog, generation, rank, slot, sequence, wanted=wanted, ring=self._ring)
+        self._fetched(rank, index, found.header, found.committed)
+        _log.info("fetched", rank=rank, step=generation.step, run=generation.run, bytes=found.sources)
+        return {"slot": index, "sources": found.sources}
 
 
 def _ready(directory: Path) -> list[tuple[int, SlotHeader]]:

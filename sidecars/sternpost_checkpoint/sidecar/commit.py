@@ -29,8 +29,8 @@ from sternpost_checkpoint.format.names import (
     index_name,
     ledger_path,
     manifest_path,
-    shard_name,
 )
+from sternpost_checkpoint.format.table import TensorSpec
 from sternpost_checkpoint.gc import collect
 from sternpost_checkpoint.lineage import Generation, eligible
 from sternpost_checkpoint.store.base import Store
@@ -58,9 +58,10 @@ def try_commit(
     if MANIFEST in files:
         manifest = catalog.manifest(generation)
     else:
-        if any(name not in files for rank in range(world_size) for name in (shard_name(rank), index_name(rank))):
+        if any(index_name(rank) not in files for rank in range(world_size)):
             return Outcome.WAITING
-        manifest = build_manifest(catalog.store, generation, world_size, files)
+        manifest, indexes = build_manifest(catalog.store, generation, world_size, files)
+        check_bases(catalog, indexes)
         may_commit()
         check_eligible(catalog, generation)
         # Another one may have been faster; its bytes are the same.
@@ -90,7 +91,9 @@ def check_eligible(catalog: Catalog, generation: Generation) -> None:
         )
 
 
-def build_manifest(store: Store, generation: Generation, world_size: int, files: dict[str, int]) -> Manifest:
+def build_manifest(
+    store: Store, generation: Generation, world_size: int, files: dict[str, int]
+) -> tuple[Manifest, list[Index]]:
     """Put the ranks' indexes together: a function of their bytes alone. Raises FormatError when they do not match."""
     folder = generation_folder(generation)
     ranks: list[RankEntry] = []
@@ -101,17 +104,15 @@ def build_manifest(store: Store, generation: Generation, world_size: int, files:
         index = parse(Index, data, name)
         if (index.generation, index.rank, index.world_size) != (generation, rank, world_size):
             raise FormatError(f"{name} is about rank {index.rank} of {index.world_size}, step {index.step}")
-        if index.shard_bytes != files[shard_name(rank)]:
-            raise FormatError(
-                f"{folder}{shard_name(rank)} has {files[shard_name(rank)]} bytes, not {index.shard_bytes}"
-            )
+        if files.get(index.shard) != index.shard_bytes:
+            raise FormatError(f"{folder}{index.shard} has {files.get(index.shard, 0)} bytes, not {index.shard_bytes}")
         if indexes and (index.attempt_id, index.replicated) != (indexes[0].attempt_id, indexes[0].replicated):
             raise FormatError(f"{name} is of attempt {index.attempt_id}, rank 0 of {indexes[0].attempt_id}")
         indexes.append(index)
         ranks.append(
             RankEntry(
                 rank=rank,
-                shard=FileEntry(name=shard_name(rank), bytes=index.shard_bytes, hash=index.shard_hash),
+                shard=FileEntry(name=index.shard, bytes=index.shard_bytes, hash=index.shard_hash),
                 index=FileEntry(name=index_name(rank), bytes=len(data), hash=xxhash.xxh3_128_hexdigest(data)),
                 raw_bytes=index.raw_bytes,
                 blocked_seconds=index.blocked_seconds,
@@ -119,7 +120,7 @@ def build_manifest(store: Store, generation: Generation, world_size: int, files:
             )
         )
     first = indexes[0]
-    return Manifest(
+    manifest = Manifest(
         step=generation.step,
         run=generation.run,
         job_uid=first.job_uid,
@@ -131,40 +132,69 @@ def build_manifest(store: Store, generation: Generation, world_size: int, files:
         weights_hash=weights_hash(indexes),
         raw_bytes=sum(entry.raw_bytes for entry in ranks),
         stored_bytes=sum(entry.shard.bytes for entry in ranks),
+        bases=sorted({(index.base.step, index.base.run) for index in indexes if index.base is not None}),
+        chain=max(index.chain for index in indexes),
         ranks=ranks,
     )
+    return manifest, indexes
+
+
+def check_bases(catalog: Catalog, indexes: list[Index]) -> None:
+    """Raise FormatError unless every parent that the deltas need is committed, and is the very one they need."""
+    manifests: dict[Generation, Manifest] = {}
+    for index in indexes:
+        if index.base is None:
+            continue
+        parent = index.base.generation
+        where = f"step {index.step}, rank {index.rank}: its base, step {parent.step} of run {parent.run},"
+        try:
+            manifest = manifests.get(parent) or catalog.manifest(parent)
+        except NotFoundError as error:
+            raise FormatError(f"{where} is not there any more") from error
+        manifests[parent] = manifest
+        if index.rank >= manifest.world_size or manifest.ranks[index.rank].shard.hash != index.base.shard_hash:
+            raise FormatError(f"{where} is not the one that it was encoded against")
+        if index.chain != manifest.chain + 1:
+            raise FormatError(f"{where} has a chain of {manifest.chain}, it says one of {index.chain}")
 
 
 def weights_hash(indexes: list[Index]) -> str:
     """SHA-256 over the sorted lines `NAME DTYPE SHAPE HASH` of the tensors with role model.
 
-    NAME is without the role; where ranks hold different weights it begins with `rank-N/`. Raises FormatError when
-    replicated weights are not there exactly once.
+    NAME is without the role; of a block, `@START` follows; of a tensor that each rank has its own of, it begins with
+    `rank-N/`. Blocks without elements are left out. Raises FormatError when a weight is not stored exactly once.
     """
     lines: dict[str, str] = {}
     expected: set[str] = set()
     for index in indexes:
         specs = [index.spec(number) for number in range(len(index.tensors))]
-        expected.update(
-            _weight_name(index, spec.name, replicated=spec.replicated) for spec in specs if spec.role == "model"
-        )
+        expected.update(_weight_name(index, spec) for spec in specs if _is_weight(spec))
         for entry in index.stored:
             spec = specs[entry.tensor]
-            if spec.role == "model":
-                name = _weight_name(index, spec.name, replicated=spec.replicated)
+            if _is_weight(spec):
+                name = _weight_name(index, spec)
                 if name in lines:
                     raise FormatError(f"the weight {name!r} is stored by two ranks")
-                shape = ",".join(map(str, spec.shape))
-                lines[name] = f"{name} {spec.dtype} {shape} {entry.raw_hash}\n"
+                lines[name] = f"{name} {spec.dtype} {_numbers(spec.shape)} {entry.raw_hash}\n"
     missing = expected - lines.keys()
     if missing:
         raise FormatError(f"the weight {min(missing)!r} is stored by no rank")
     return hashlib.sha256("".join(sorted(lines.values())).encode()).hexdigest()
 
 
-def _weight_name(index: Index, name: str, *, replicated: bool) -> str:
-    plain = name.removeprefix("model/")
-    return plain if replicated else f"rank-{index.rank}/{plain}"
+def _is_weight(spec: TensorSpec) -> bool:
+    return spec.role == "model" and (spec.shard is None or spec.bytes > 0)
+
+
+def _weight_name(index: Index, spec: TensorSpec) -> str:
+    plain = spec.name.removeprefix("model/")
+    if spec.shard is not None:
+        return f"{plain}@{_numbers(spec.shard.start)}"
+    return plain if spec.replicated else f"rank-{index.rank}/{plain}"
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return ",".join(map(str, values))
 
 
 def write_ledger(store: Store, manifest: Manifest) -> None:

@@ -1,143 +1,171 @@
-"""From the storage into a slot, every byte verified on the way."""
+"""A state into a slot, from the nearest memory or the storage, tensor by tensor; every byte verified on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import xxhash
 
 from sternpost_checkpoint.catalog import Catalog
-from sternpost_checkpoint.codec.base import by_name
-from sternpost_checkpoint.errors import FormatError
-from sternpost_checkpoint.format.documents import Index, Manifest, StoredTensor
-from sternpost_checkpoint.format.dtypes import ITEM_BYTES
-from sternpost_checkpoint.format.names import generation_folder, shard_name
-from sternpost_checkpoint.format.table import Meta, TensorSpec, parse_table
+from sternpost_checkpoint.errors import CheckpointError, FormatError
+from sternpost_checkpoint.format.names import generation_label
+from sternpost_checkpoint.format.table import Meta
 from sternpost_checkpoint.lineage import Generation
+from sternpost_checkpoint.restore.layout import WantedEntry, buffers, lay_out
+from sternpost_checkpoint.restore.pool import Limits
+from sternpost_checkpoint.restore.reader import GenerationReader, without_random
+from sternpost_checkpoint.restore.wanted import Wanted
+from sternpost_checkpoint.ring.ring import Restorer, Ring
 from sternpost_checkpoint.shm.layout import HEADER_BYTES, SlotHeader, align
 from sternpost_checkpoint.shm.slot import SlotWriter, bytes_needed
-from sternpost_checkpoint.store.base import Store
-
-MAX_EXPANSION = 4096
-"""Stored bytes may grow by at most so much; zstd reaches a few thousand on zeros."""
+from sternpost_checkpoint.sidecar.commit import is_committed
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A tensor to fetch: where it is, and what it must be."""
+class Fetched:
+    """A state that is in a slot now."""
 
-    shard: str
-    spec: TensorSpec
-    stored: StoredTensor
-
-
-def read_indexes(catalog: Catalog, manifest: Manifest) -> list[Index]:
-    """All ranks' indexes, checked against the manifest."""
-    return [catalog.index(manifest, entry) for entry in manifest.ranks]
+    header: SlotHeader
+    committed: bool
+    """Nothing is left to do with it: it is in the storage, or it is another state than the one that was saved."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Bytes by where they came from: `shared-memory`, `peer`, `storage`."""
 
 
-def pieces_of(manifest: Manifest, index: Index) -> Iterator[Piece]:
-    """What one rank's shard holds."""
-    folder = generation_folder(manifest.generation)
-    specs = parse_table(index.tensors, folder + manifest.ranks[index.rank].index.name)
-    for stored in index.stored:
-        spec = specs[stored.tensor]
-        if spec.bytes > MAX_EXPANSION * max(stored.stored_bytes, 1):
-            raise FormatError(f"{folder}{shard_name(index.rank)}: {spec.name!r} grows beyond all reason")
-        yield Piece(folder + shard_name(index.rank), spec, stored)
+@dataclass(frozen=True)
+class _Origin:
+    """Trees and table of a state, and where it comes from."""
+
+    meta: Meta
+    header: SlotHeader
+    """Its sizes and its sequence are another slot's."""
+    whose: int
+    """The rank whose state it is: the one asked for, or one that stands in for it."""
 
 
-def fetch_piece(store: Store, piece: Piece, target: memoryview) -> None:
-    """Read one tensor into `target`, which has its size. Raises FormatError naming the file and the tensor."""
-    where = f"{piece.shard}: tensor {piece.spec.name!r}"
-    stored = store.read(piece.shard, piece.stored.offset, piece.stored.stored_bytes)
-    if xxhash.xxh3_128_hexdigest(stored) != piece.stored.stored_hash:
-        raise FormatError(f"{where}: the stored bytes do not match their hash, the file is damaged")
-    try:
-        by_name(piece.stored.codec).decode(memoryview(stored), target, ITEM_BYTES[piece.spec.dtype])
-    except FormatError as error:
-        raise FormatError(f"{where}: {error}") from error
-    if xxhash.xxh3_128_hexdigest(target) != piece.stored.raw_hash:
-        raise FormatError(f"{where}: the decoded bytes do not match their hash")
-
-
-def check_shard_sizes(store: Store, manifest: Manifest) -> None:
-    """Find a truncated shard before anything is read."""
-    for entry in manifest.ranks:
-        name = generation_folder(manifest.generation) + entry.shard.name
-        size = store.size(name)
-        if size != entry.shard.bytes:
-            raise FormatError(f"{name} has {size} bytes where the manifest says {entry.shard.bytes}: it is cut or torn")
-
-
-def meta_for(indexes: list[Index], rank: int) -> Meta:
-    """The meta of rank `rank`; a rank that did not exist then gets rank 0's, without its random states.
-
-    Raises FormatError when the state was not replicated and this rank did not exist.
-    """
-    own = indexes[rank] if rank < len(indexes) else None
-    source = own or indexes[0]
-    specs = parse_table(source.tensors, f"rank {source.rank}")
-    if own is not None:
-        return Meta(source.replicated, source.trees, specs)
-    if not source.replicated:
-        raise FormatError(f"rank {rank} has no part: the state was saved by {len(indexes)} ranks and is not replicated")
-    trees = {role: tree for role, tree in source.trees.items() if role != "random"}
-    kept, offset = [], 0
-    # The tensors of the random states stand last in the table, so that the others keep their indexes.
-    for spec in specs:
-        if spec.role != "random":
-            kept.append(replace(spec, offset=offset))
-            offset = align(offset + spec.bytes)
-    if [spec.name for spec in kept] != [spec.name for spec in specs[: len(kept)]]:
-        raise FormatError("the random states do not stand last in the table")
-    return Meta(replicated=True, trees=trees, tensors=tuple(kept))
-
-
-def fetch(catalog: Catalog, generation: Generation, rank: int, slot: SlotWriter, sequence: int) -> SlotHeader:
+def fetch(
+    catalog: Catalog,
+    generation: Generation,
+    rank: int,
+    slot: SlotWriter,
+    sequence: int,
+    *,
+    wanted: Sequence[WantedEntry] = (),
+    ring: Ring | None = None,
+    limits: Limits | None = None,
+) -> Fetched:
     """Fill `slot` with the state of `rank` and publish it under `sequence`.
 
-    Raises FormatError or NotFoundError for a damaged generation, StoreError for a storage that does not answer,
-    SharedMemoryError when there is no room.
+    Each tensor comes from this worker's own memory, else a peer's, else the storage, whichever first has it undamaged.
+    `wanted`: the tensors that shall be blocks. Raises FormatError or NotFoundError for a damaged generation or one that
+    does not have what is wanted, StoreError for a storage that does not answer, SharedMemoryError when there is no room.
     """
-    manifest = catalog.manifest(generation)
-    check_shard_sizes(catalog.store, manifest)
-    indexes = read_indexes(catalog, manifest)
-    meta = meta_for(indexes, rank)
-    sources: dict[str, Piece] = {}
-    for index in indexes:
-        for piece in pieces_of(manifest, index):
-            if piece.spec.replicated or index.rank == (rank if rank < len(indexes) else 0):
-                sources[piece.spec.name] = piece
-    data = meta.to_bytes()
-    payload_bytes = meta.payload_bytes
-    slot.ensure(bytes_needed(payload_bytes, len(data)))
-    slot.begin()
-    memory = memoryview(slot.memory)
-    for spec in meta.tensors:
-        found = sources.get(spec.name)
-        if found is None or (found.spec.dtype, found.spec.shape) != (spec.dtype, spec.shape):
-            raise FormatError(f"{generation_folder(generation)}: no rank has stored {spec.name!r} as it must be")
-        start = HEADER_BYTES + spec.offset
-        fetch_piece(catalog.store, found, memory[start : start + spec.bytes])
-    meta_offset = align(HEADER_BYTES + payload_bytes)
-    memory[meta_offset : meta_offset + len(data)] = data
-    header = SlotHeader(
+    limits = limits or Limits()
+    reader = GenerationReader(catalog, generation)
+    with _restorer(ring, generation, rank) as memory:
+        origin = _from_memory(memory, rank) or _from_storage(reader, rank)
+        meta = lay_out(origin.meta, wanted)
+        if memory is None or not (memory.own or memory.remote):
+            # The files alone claim what it needs: they are looked at before the memory is taken.
+            reader.check(buffers(meta, origin.whose, memoryview(b"")))
+        data = meta.to_bytes()
+        slot.ensure(bytes_needed(meta.payload_bytes, len(data)))
+        slot.begin()
+        view = memoryview(slot.memory)
+        payload = view[HEADER_BYTES : HEADER_BYTES + meta.payload_bytes]
+        sources = _fill(reader, memory, buffers(meta, origin.whose, payload), limits)
+    meta_offset = align(HEADER_BYTES + meta.payload_bytes)
+    view[meta_offset : meta_offset + len(data)] = data
+    header = replace(
+        origin.header,
         sequence=sequence,
+        rank=rank,
+        world_size=max(origin.header.world_size, rank + 1),
+        payload_bytes=meta.payload_bytes,
+        meta_offset=meta_offset,
+        meta_bytes=len(data),
+        meta_hash=xxhash.xxh3_128_digest(data),
+    )
+    slot.publish(header)
+    as_saved = meta.tensors == origin.meta.tensors and origin.whose == rank
+    return Fetched(header, not as_saved or _is_committed(catalog, generation), sources)
+
+
+@contextlib.contextmanager
+def _restorer(ring: Ring | None, generation: Generation, rank: int) -> Iterator[Restorer | None]:
+    if ring is None:
+        yield None
+        return
+    with ring.restore(generation, rank) as memory:
+        yield memory
+
+
+def _from_memory(memory: Restorer | None, rank: int) -> _Origin | None:
+    if memory is None:
+        return None
+    own = memory.description(rank)
+    if own is not None:
+        return _Origin(own.meta, own.header, rank)
+    other = memory.any_description()
+    if other is None or rank < other.header.world_size:
+        return None  # it existed: only its own state will do
+    if other.header.rank != 0 and not other.meta.replicated:
+        return None
+    return _Origin(without_random(other.meta), other.header, other.header.rank)
+
+
+def _from_storage(reader: GenerationReader, rank: int) -> _Origin:
+    manifest = reader.manifest
+    exists = rank < manifest.world_size
+    meta = reader.meta(rank)
+    if not exists and not meta.replicated and not any(spec.shard for spec in meta.tensors):
+        raise FormatError(
+            f"{generation_label(reader.generation)}: rank {rank} has no part: the state was saved by"
+            f" {manifest.world_size} ranks, and is neither replicated nor made of blocks"
+        )
+    whose = rank if exists else 0
+    entry = manifest.ranks[whose]
+    header = SlotHeader(
+        sequence=0,
         step=manifest.step,
         run=manifest.run,
         attempt_number=manifest.attempt_number,
         attempt_id=manifest.attempt_id,
-        world_size=max(manifest.world_size, rank + 1),
-        rank=rank,
-        payload_bytes=payload_bytes,
-        meta_offset=meta_offset,
-        meta_bytes=len(data),
-        meta_hash=xxhash.xxh3_128_digest(data),
+        world_size=manifest.world_size,
+        rank=whose,
+        payload_bytes=0,
+        meta_offset=0,
+        meta_bytes=0,
+        meta_hash=bytes(16),
         saved_at=manifest.saved_at,
-        blocked_seconds=float("nan"),
-        memcpy_floor_seconds=float("nan"),
+        blocked_seconds=_or_nan(entry.blocked_seconds),
+        memcpy_floor_seconds=_or_nan(entry.memcpy_floor_seconds),
     )
-    slot.publish(header)
-    return header
+    return _Origin(meta, header, whose)
+
+
+def _fill(reader: GenerationReader, memory: Restorer | None, left: Sequence[Wanted], limits: Limits) -> dict[str, int]:
+    sources: dict[str, int] = {}
+    if memory is not None:
+        for name, fill in (("shared-memory", memory.fill_from_own), ("peer", memory.fill_from_peers)):
+            filled = fill(left, limits)
+            sources[name] = filled.bytes
+            left = filled.left
+    stored = [item for item in left if len(item.target)]
+    if stored:
+        reader.read(stored, limits)
+        sources["storage"] = sum(len(item.target) for item in stored)
+    return {name: count for name, count in sources.items() if count}
+
+
+def _is_committed(catalog: Catalog, generation: Generation) -> bool:
+    try:
+        return is_committed(catalog, generation)
+    except CheckpointError:
+        return False  # looked at again when it is stored
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from sternpost_checkpoint.errors import NotFoundError, StoreError
 
+READ_BYTES = 8 * 2**20
+"""Pieces in which `read_into` reads, unless a store knows better."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -44,6 +47,12 @@ class Store(ABC):
     @abstractmethod
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read exactly `length` bytes. Raises NotFoundError, and FormatError when the object is shorter."""
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> None:
+        """Fill `target` from `offset` on. Raises as `read` does; what is in `target` then is worth nothing."""
+        for start in range(0, len(target), READ_BYTES):
+            part = target[start : start + READ_BYTES]
+            part[:] = self.read(name, offset + start, len(part))
 
     @abstractmethod
     def size(self, name: str) -> int:

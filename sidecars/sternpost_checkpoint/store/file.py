@@ -83,7 +83,7 @@ class FileStore(Store):
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise self.too_large(name, size, limit)
-            return file.read(limit + 1)
+            return file.read(size)  # not the limit: so much would be reserved
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Read a range."""
@@ -96,6 +96,21 @@ class FileStore(Store):
         if len(data) != length:
             raise FormatError(f"{self.uri}: {name} gave {len(data)} of {length} bytes at {offset}")
         return data
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> None:
+        """Fill `target` from the file, without a copy in between."""
+        with self._explained("read", name), self._path(name).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if offset + len(target) > size:
+                raise FormatError(
+                    f"{self.uri}: {name} is cut short: it ends at {size}, not behind {offset + len(target)}"
+                )
+            rest = target
+            while rest:
+                count = os.preadv(file.fileno(), [rest], offset + len(target) - len(rest))
+                if count == 0:
+                    raise FormatError(f"{self.uri}: {name} ends early: it was cut while it was read")
+                rest = rest[count:]
 
     def size(self, name: str) -> int:
         """Bytes of an object."""
@@ -126,7 +141,12 @@ class FileStore(Store):
         """Remove a file, and its folder with the last one."""
         path = self._path(name)
         with self._explained("delete", name):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink()
+                # Durable, so that what is deleted next cannot vanish before it: a manifest goes before its shards.
+                _sync_folder(path.parent)
+            except FileNotFoundError:
+                pass
             with contextlib.suppress(OSError):  # not empty, or gone
                 if path.parent != self.root:
                     path.parent.rmdir()
@@ -151,14 +171,12 @@ class FileStore(Store):
         descriptor = self._create(temporary)
         size = 0
         try:
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
+            try:
                 for piece in pieces:
-                    rest = memoryview(piece)
-                    while rest:  # a raw write may be short
-                        written = file.write(rest)
-                        rest = rest[written:]
-                        size += written
-                os.fsync(file.fileno())
+                    size += _write_all(descriptor, memoryview(piece))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         except BaseException:
             # Whatever ended it, also an interrupt: half a file is worth nothing, and the caller hears the reason.
             temporary.unlink(missing_ok=True)
@@ -201,6 +219,16 @@ class FileStore(Store):
             raise NotFoundError(f"{self.uri}: {name} is not there") from error
         except OSError as error:
             raise StoreError(f"cannot {action} {name or 'anything'} in {self.uri}: {_reason(error)}") from error
+
+
+def _write_all(descriptor: int, data: memoryview) -> int:
+    rest = data.cast("B") if data.nbytes else memoryview(b"")
+    while rest:  # a write may be short
+        written = os.write(descriptor, rest)
+        if written == 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rest = rest[written:]
+    return data.nbytes
 
 
 def _sync_folder(folder: Path) -> None:

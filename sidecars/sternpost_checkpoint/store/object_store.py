@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import re
+import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -12,11 +16,25 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from sternpost_checkpoint.errors import FormatError, NotFoundError, StoreError
 from sternpost_checkpoint.format.names import check_name
 from sternpost_checkpoint.store.base import Entry, Store
+from sternpost_checkpoint.store.secrets import scrub
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-_PART_BYTES = 8 * 2**20
+PART_BYTES = 32 * 2**20
+"""Of an upload. S3 takes 10,000 parts, so an object has at most 320 GB."""
+UPLOADS = 4
+"""Parts on their way at once: PART_BYTES each is what an upload needs of memory."""
+READ_BYTES = 16 * 2**20
+"""Of one ranged read: small enough to end well before a request's timeout, large enough to be worth one."""
+READERS = 4
+CONFLICT_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""S3 answers 409 where two conditional writes meet, before either can be seen: it says nothing about who will win. So long
+are the waits before the next try."""
+_NO_BUCKET = "NoSuchBucket: make the bucket first, or set another spec.checkpoint.storage"
+
+_CODE = re.compile(r"<Code>([^<]{1,100})</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]{1,300})</Message>")
 
 
 class ObstoreStore(Store):
@@ -27,11 +45,13 @@ class ObstoreStore(Store):
         self.uri = uri
 
     def put(self, name: str, pieces: Iterable[bytes | memoryview]) -> int:
-        """Write or replace `name`: a multipart upload, which only becomes visible when it is completed."""
+        """Write or replace `name`: a multipart upload, visible when it is completed and aborted when it cannot be."""
         size = 0
         with (
             self._explained("write", name),
-            obstore.open_writer(self._objects, check_name(name), buffer_size=_PART_BYTES) as writer,
+            obstore.open_writer(
+                self._objects, check_name(name), buffer_size=PART_BYTES, max_concurrency=UPLOADS
+            ) as writer,
         ):
             for piece in pieces:
                 writer.write(bytes(piece))
@@ -40,12 +60,19 @@ class ObstoreStore(Store):
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Conditional put (If-None-Match)."""
+        check_name(name)
         with self._explained("create", name):
-            try:
-                obstore.put(self._objects, check_name(name), data, mode="create", use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
-                return False
-        return True
+            for pause in (*CONFLICT_SECONDS, None):
+                try:
+                    obstore.put(self._objects, name, data, mode="create", use_multipart=False)
+                except (AlreadyExistsError, PreconditionError):
+                    if self._is_there(name):
+                        return False
+                    if pause is not None:
+                        time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 # not a secret: so that two part ways
+                    continue
+                return True
+        raise StoreError(f"cannot create {name} in {self.uri}: the store refuses it again and again without having it")
 
     def replace(self, name: str, data: bytes, expected: bytes | None) -> bool:
         """Conditional put (If-Match on the version that was compared)."""
@@ -59,7 +86,7 @@ class ObstoreStore(Store):
                     return False
                 version: Any = {key: meta[key] for key in ("e_tag", "version") if meta.get(key) is not None}
                 obstore.put(self._objects, name, data, mode=version, use_multipart=False)
-            except (PreconditionError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 return False
         return True
 
@@ -76,10 +103,18 @@ class ObstoreStore(Store):
         if length == 0:
             return b""
         with self._explained("read", name):
-            size = obstore.head(self._objects, check_name(name))["size"]
-            if offset + length > size:
-                raise FormatError(f"{self.uri}: {name} is cut short: it ends at {size}, not behind {offset + length}")
-            return bytes(obstore.get_range(self._objects, name, start=offset, length=length))
+            self._check_range(name, offset, length)
+            if length <= READ_BYTES:
+                return bytes(obstore.get_range(self._objects, name, start=offset, length=length))
+        target = bytearray(length)
+        self._fill(name, offset, memoryview(target))
+        return bytes(target)
+
+    def read_into(self, name: str, offset: int, target: memoryview) -> None:
+        """Fill `target`, several pieces at once."""
+        with self._explained("read", name):
+            self._check_range(name, offset, len(target))
+        self._fill(name, offset, target)
 
     def size(self, name: str) -> int:
         """Bytes of an object."""
@@ -101,15 +136,51 @@ class ObstoreStore(Store):
         with self._explained("delete", name), contextlib.suppress(FileNotFoundError):
             obstore.delete(self._objects, check_name(name))
 
+    def _is_there(self, name: str) -> bool:
+        try:
+            obstore.head(self._objects, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _check_range(self, name: str, offset: int, length: int) -> None:
+        size = obstore.head(self._objects, check_name(name))["size"]
+        if offset + length > size:
+            raise FormatError(f"{self.uri}: {name} is cut short: it ends at {size}, not behind {offset + length}")
+
+    def _fill(self, name: str, offset: int, target: memoryview) -> None:
+        def piece(start: int) -> None:
+            part = target[start : start + READ_BYTES]
+            with self._explained("read", name):
+                data = obstore.get_range(self._objects, name, start=offset + start, length=len(part))
+                if len(data) != len(part):
+                    raise FormatError(f"{self.uri}: {name} gave {len(data)} of {len(part)} bytes at {offset + start}")
+                part[:] = memoryview(data)
+
+        with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
+            for _ in pool.map(piece, range(0, len(target), READ_BYTES)):
+                pass
+
     @contextlib.contextmanager
     def _explained(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
-            raise NotFoundError(f"{self.uri}: {name} is not there") from error
+            if "<Code>NoSuchBucket</Code>" in str(error):
+                raise StoreError(f"cannot {action} {name or 'anything'} in {self.uri}: {_NO_BUCKET}") from None
+            raise NotFoundError(f"{self.uri}: {name} is not there") from None
         except (BaseError, OSError) as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # Without its cause: it quotes the signed request.
             raise StoreError(
-                f"cannot {action} {name or 'anything'} in {self.uri}: {first_line}; check spec.checkpoint.storage,"
+                f"cannot {action} {name or 'anything'} in {self.uri}: {_reason(error)}; check spec.checkpoint.storage,"
                 " the credentials of the checkpoint sidecar and the way to the store"
-            ) from error
+            ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what obstore says, and S3's own words behind it."""
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    first = first.partition("<?xml")[0].rstrip(" :")
+    words = [found.group(1) for found in (_CODE.search(text), _MESSAGE.search(text)) if found]
+    return scrub(" ".join((first, *(f"({word})" for word in words))))

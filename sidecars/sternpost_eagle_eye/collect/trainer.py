@@ -12,7 +12,7 @@ from sternpost_eagle_eye.collect.page import Page, parse_page
 from sternpost_eagle_eye.vector import LauncherVector, PageState, RankVector, TrainingPhase
 
 _PHASES = get_args(TrainingPhase)
-_SOURCES = ("shared-memory", "storage", "none")
+_SOURCES = ("shared-memory", "peer", "storage", "none")
 
 
 def rank_vector(text: str, rank: int, attempt: str) -> tuple[RankVector, int]:

@@ -21,6 +21,7 @@ import pytest
 import xxhash
 from prometheus_client import CollectorRegistry
 
+from sternpost_checkpoint.adaptive.policy import CodecPolicy
 from sternpost_checkpoint.catalog import Catalog
 from sternpost_checkpoint.errors import StoreError
 from sternpost_checkpoint.format.documents import RunDocument
@@ -29,11 +30,13 @@ from sternpost_checkpoint.format.table import Meta, TensorSpec
 from sternpost_checkpoint.lineage import Generation
 from sternpost_checkpoint.shm.layout import HEADER_BYTES, SlotHeader, align
 from sternpost_checkpoint.shm.paths import rank_directory, slot_path
-from sternpost_checkpoint.shm.slot import SlotWriter, bytes_needed
+from sternpost_checkpoint.shm.slot import Slot, SlotWriter, bytes_needed
+from sternpost_checkpoint.sidecar.budget import Budget
 from sternpost_checkpoint.sidecar.commit import try_commit
 from sternpost_checkpoint.sidecar.config import read_config
+from sternpost_checkpoint.sidecar.encoder import RankEncoder, Resources
 from sternpost_checkpoint.sidecar.metrics import Metrics
-from sternpost_checkpoint.sidecar.persist import persist
+from sternpost_checkpoint.sidecar.persist import Persist, Persisted
 from sternpost_checkpoint.sidecar.service import Service
 from sternpost_checkpoint.store.base import Entry, Store
 from sternpost_checkpoint.store.file import FileStore
@@ -104,6 +107,12 @@ def write_slot(
     return header
 
 
+def shard_of(storage: Path, step: int, *, run: int = 1, rank: int = 0) -> Path:
+    """The one shard of a rank in a generation."""
+    (found,) = (storage / "generations" / f"{step:012d}-r{run:06d}").glob(f"rank-{rank:05d}-*.shard")
+    return found
+
+
 def register_run(store: Store, number: int, restored_step: int = 0, attempt: int | None = None) -> None:
     """Register a run."""
     document = RunDocument(
@@ -117,6 +126,27 @@ def register_run(store: Store, number: int, restored_step: int = 0, attempt: int
         registered_at=1.0,
     )
     assert store.put_if_absent(run_path(number), document.to_bytes())
+
+
+def persist(
+    store: Store,
+    slot: Slot,
+    header: SlotHeader,
+    job_uid: str = JOB_UID,
+    *,
+    encoder: RankEncoder | None = None,
+) -> Persisted:
+    """Store one rank's part, like a sidecar that has just started; with `encoder`, like one that remembers."""
+    encoder = encoder or rank_encoder()
+    return Persist(Catalog(store), encoder, job_uid)(slot, header)
+
+
+def rank_encoder(
+    policy: CodecPolicy | None = None, *, keep: int = 3, bases: int = 2**26, processors: int = 1
+) -> RankEncoder:
+    """An encoder with budgets of its own."""
+    resources = Resources(memory=Budget(2**24), processors=Budget(processors), bases=Budget(bases))
+    return RankEncoder(policy or CodecPolicy(), resources, keep=keep)
 
 
 def commit_generation(
@@ -153,10 +183,11 @@ class FaultyStore(Store):
         hit = number == self.at and self.error is not None
         if hit and not self.after:
             raise self.error
-        result = operation()
-        if hit:
-            raise self.error
-        return result
+        try:
+            return operation()
+        finally:
+            if hit:
+                raise self.error
 
     def put(self, name: str, pieces: Iterable[bytes | memoryview]) -> int:
         return self._do(lambda: self.inner.put(name, pieces))
@@ -332,7 +363,7 @@ def helpers() -> Any:
         pass
 
     made = Helpers()
-    for function in (until, write_slot, register_run, commit_generation, payload_of):
+    for function in (until, write_slot, register_run, commit_generation, payload_of, shard_of, persist, rank_encoder):
         setattr(made, function.__name__, function)
     made.FaultyStore = FaultyStore  # type: ignore[attr-defined]
     made.SimulatedCrashError = SimulatedCrashError  # type: ignore[attr-defined]

@@ -45,9 +45,9 @@ def test_show(storage: Path) -> None:
     assert "attempt     1-id" in run("show", storage.as_uri(), "-g", "000000000003-r000001").output
 
 
-def test_verify(storage: Path) -> None:
+def test_verify(storage: Path, helpers: Any) -> None:
     assert run("verify", storage.as_uri()).exit_code == 0
-    shard = storage / "generations" / "000000000002-r000001" / "rank-00000.shard"
+    shard = helpers.shard_of(storage, 2)
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(bytes(data))
@@ -55,7 +55,7 @@ def test_verify(storage: Path) -> None:
     assert result.exit_code == 1
     verdicts = json.loads(result.output)["generations"]
     assert [verdict["ok"] for verdict in verdicts] == [False, True]
-    assert "rank-00000.shard" in verdicts[0]["problems"][0]
+    assert ".shard" in verdicts[0]["problems"][0]
 
 
 def test_errors_are_one_line(

@@ -166,12 +166,22 @@ SPEC = {
         {"bytes": 9},
         {"bytes": None},
         {"stored": 1},
+        {"later": 1},
+        {"shard": None},
+        {"shard": {"shape": [4]}},
+        {"shard": {"shape": [4], "start": [0], "more": 1}},
+        {"shard": {"shape": [4, 4], "start": [0, 0]}},
+        {"shard": {"shape": [4], "start": [-1]}},
+        {"shard": {"shape": [4], "start": [True]}},
+        {"shard": {"shape": [4], "start": [2**62]}},
+        {"shard": {"shape": [2**60], "start": [0]}},
+        {"shard": {"shape": ["4"], "start": [0]}},
     ],
 )
 def test_table_entries_are_validated(changes: dict[str, Any]) -> None:
     import json
 
-    data = json.dumps({"format": 1, "replicated": False, "trees": {}, "tensors": [{**SPEC, **changes}]}).encode()
+    data = json.dumps({"format": 2, "replicated": False, "trees": {}, "tensors": [{**SPEC, **changes}]}).encode()
     with pytest.raises(FormatError):
         parse_meta(data, "slot-0")
 
@@ -185,7 +195,7 @@ def test_overlaps_gaps_and_duplicates_are_refused() -> None:
             parse_meta(Meta(replicated=False, trees={}, tensors=specs).to_bytes(), "slot-0")
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"[" * 100_000, b'{"format": 2}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"[" * 100_000, b'{"format": 1}', b"\xff"])
 def test_meta_that_is_no_meta(data: bytes) -> None:
     with pytest.raises(FormatError, match="slot-0"):
         parse_meta(data, "slot-0")

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sternpost_checkpoint.client.snapshot import assign, take_snapshot
+from sternpost_checkpoint.client.layout import assign
+from sternpost_checkpoint.client.snapshot import take_snapshot
 from sternpost_checkpoint.client.tree import decode, encode
 from sternpost_checkpoint.errors import CheckpointError, FormatError
 
@@ -165,11 +166,11 @@ def test_shares_are_complete_and_balanced(sizes: list[int], world_size: int) -> 
 def test_every_replicated_tensor_is_stored_by_exactly_one_rank() -> None:
     model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(5)))
     states = {"model": model.state_dict(), "random": {"torch": torch.get_rng_state()}}
-    metas = [take_snapshot(states, replicated=True, rank=rank, world_size=3).meta for rank in range(3)]
-    for entries in zip(*(meta.tensors for meta in metas), strict=True):
+    metas = [take_snapshot(states, replicated=True, rank=rank, world_size=3) for rank in range(3)]
+    for entries in zip(*(meta.layout.specs for meta in metas), strict=True):
         expected = 1 if entries[0].role == "model" else 3
         assert sum(entry.stored for entry in entries) == expected
-    assert take_snapshot(states, replicated=False, rank=2, world_size=3).meta.tensors[0].stored
+    assert take_snapshot(states, replicated=False, rank=2, world_size=3).layout.specs[0].stored
 
 
 def test_tied_weights_are_one_tensor_and_strided_ones_are_dense() -> None:
@@ -178,14 +179,14 @@ def test_tied_weights_are_one_tensor_and_strided_ones_are_dense() -> None:
         "model": {"a": weight, "b": weight, "turned": weight.t(), "empty": torch.empty(0), "empty2": torch.empty(0)}
     }
     snapshot = take_snapshot(states, replicated=True, rank=0, world_size=1)
-    assert [spec.name for spec in snapshot.meta.tensors] == ["model/a", "model/turned", "model/empty", "model/empty2"]
-    assert snapshot.meta.tensors[1].shape == (4, 3)
-    assert all(spec.offset % 64 == 0 for spec in snapshot.meta.tensors)
+    assert [spec.name for spec in snapshot.layout.specs] == ["model/a", "model/turned", "model/empty", "model/empty2"]
+    assert snapshot.layout.specs[1].shape == (4, 3)
+    assert all(spec.offset % 64 == 0 for spec in snapshot.layout.specs)
 
 
 def test_paths_that_look_alike_get_different_names() -> None:
     states = {"extra": {1: torch.zeros(1), "1": torch.ones(1)}}
-    names = [spec.name for spec in take_snapshot(states, replicated=True, rank=0, world_size=1).meta.tensors]
+    names = [spec.name for spec in take_snapshot(states, replicated=True, rank=0, world_size=1).layout.specs]
     assert names == ["extra/1", "extra/1#2"]
 
 

@@ -38,7 +38,10 @@ def test_readiness_is_the_launchers_and_the_sidecars_not_the_trainers(pod_manife
     assert not view(pod_manifest(initContainerStatuses=[{"name": "sternpost-eagle-eye", "ready": False}])).ready
     assert not view(pod_manifest(phase="Pending")).ready
     with_checkpoint = pod_manifest()
-    with_checkpoint["spec"]["initContainers"].append({"name": "sternpost-checkpoint"})
+    ring = {"name": "ring", "containerPort": 9472}
+    with_checkpoint["spec"]["initContainers"].append({"name": "sternpost-checkpoint", "ports": [ring]})
+    assert view(with_checkpoint).ring_port == 9472
+    assert view(pod_manifest()).ring_port is None
     assert not view(with_checkpoint).ready, "its sidecar has not reported yet"
 
 

@@ -30,7 +30,7 @@ def reported(phase: str = "Running", *, ready: bool = True, **trainer: Any) -> d
         "conditions": [{"type": "Ready", "status": str(ready)}],
         "containerStatuses": [{"name": "trainer", "restartCount": 2, **trainer}],
     }
-    return {"uid": "u", "status": status, "ports": {"eagle-eye": 21000}}
+    return {"uid": "u", "status": status, "ports": {"eagle-eye": 21000, "ring": 21001}}
 
 
 def test_running_pod() -> None:
@@ -38,6 +38,7 @@ def test_running_pod() -> None:
     assert view is not None
     assert (view.name, view.uid, view.slot, view.phase, view.node) == ("gpt-3", "u", 3, PodPhase.RUNNING, "node-1")
     assert (view.ready, view.address, view.eagle_eye_port, view.trainer_restarts) == (True, "127.0.0.1", 21000, 2)
+    assert view.ring_port == 21001
     assert view.created_at is not None
     assert view.deleting_since is None
     assert view.trainer_exit_code is None

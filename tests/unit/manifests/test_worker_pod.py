@@ -117,8 +117,36 @@ def test_volumes(make_job: MakeJob, images: Images) -> None:
         "sternpost-control",
         "sternpost-shm",
         "sternpost-token",
+        "sternpost-ring",
+        "sternpost-scratch",
         "sternpost-control-plane",
     }
+
+
+def test_only_the_checkpoint_sidecar_holds_the_keys_of_the_ring(make_job: MakeJob, images: Images) -> None:
+    pod = build_pod(make_job(checkpoint=CHECKPOINT), 0, images=images)
+    for item in [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]:
+        own = item["name"] == "sternpost-checkpoint"
+        assert ("sternpost-ring" in mounts(item)) == own
+        assert [environment(item).get(f"STERNPOST_{name}") for name in ("PORT_RING", "RING_KEYS")] == (
+            ["9472", "/sternpost/ring"] if own else [None, None]
+        )
+    ring = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "sternpost-ring")
+    assert ring["secret"]["secretName"] == "gpt-ring"
+    assert [key["key"] for key in ring["secret"]["items"]] == ["ca.crt", "tls.crt", "tls.key", "tokens"]
+
+
+def test_without_copies_at_peers_there_is_no_ring(make_job: MakeJob, images: Images) -> None:
+    pod = build_pod(make_job(checkpoint={**CHECKPOINT, "peerReplication": False}), 0, images=images)
+    assert "sternpost-ring" not in [volume["name"] for volume in pod["spec"]["volumes"]]
+    assert "STERNPOST_PORT_RING" not in environment(container(pod, "sternpost-checkpoint"))
+    limits = [
+        container(build_pod(make_job(checkpoint={**CHECKPOINT, **more}), 0, images=images), "sternpost-checkpoint")[
+            "resources"
+        ]["limits"]["memory"]
+        for more in ({"peerReplication": False}, {}, {"peerMemory": "512Mi"})
+    ]
+    assert limits == ["5120Mi", "7168Mi", "5632Mi"]
 
 
 def test_only_eagle_eye_holds_the_token_and_the_account(make_job: MakeJob, images: Images) -> None:
@@ -160,6 +188,9 @@ def test_environment_of_every_container(make_job: MakeJob, images: Images) -> No
         "storage": "s3://bucket/gpt",
         "sharedMemory": "2Gi",
         "policy": "lossless",
+        "prefer": "balanced",
+        "maxChain": 8,
+        "peerReplication": True,
         "keep": 3,
     }
     policy = json.loads(environment(container(pod, "sternpost-eagle-eye"))["STERNPOST_EAGLE_EYE"])
@@ -176,7 +207,7 @@ def test_ports_are_named_and_unique(make_job: MakeJob, images: Images) -> None:
         for port in item.get("ports", [])
     }
     assert named == {
-        "metrics-0": 9400, "metrics-1": 9401, "eagle-eye": 9470, "checkpoint": 9471, "rendezvous": 29400, "web": 80,
+        "metrics-0": 9400, "metrics-1": 9401, "eagle-eye": 9470, "checkpoint": 9471, "ring": 9472, "rendezvous": 29400, "web": 80,
     }  # fmt: skip
 
 
@@ -244,7 +275,7 @@ class TestStorage:
             pod={"volumes": [{"name": "data", "nfs": {}}, {"name": "other", "emptyDir": {}}]},
         )
         sidecar = container(build_pod(job, 0, images=images), "sternpost-checkpoint")
-        assert sidecar["volumeMounts"][2:] == [mount]
+        assert sidecar["volumeMounts"][4:] == [mount]
 
     def test_credentials_reach_the_sidecar(self, make_job: MakeJob, images: Images) -> None:
         key = {"name": "AWS_SECRET_ACCESS_KEY", "valueFrom": {"secretKeyRef": {"name": "s3", "key": "key"}}}

@@ -12,6 +12,7 @@ from sternpost_operator.cluster.kubernetes.entries import AnomalyEntry, AttemptE
 from sternpost_operator.cluster.pod_facts import (
     EAGLE_EYE_PORT,
     MAX_REASON,
+    RING_PORT,
     condition,
     container_status,
     excluded_nodes,
@@ -100,7 +101,8 @@ def pod_entry(manifest: Mapping[str, Any]) -> PodEntry | None:
         deleting_since=_deleting_since(metadata),
         created_at=parse_time(metadata.get("creationTimestamp")),
         address=address if isinstance(address, str) and address else None,
-        eagle_eye_port=_port(spec),
+        eagle_eye_port=_port(spec, EAGLE_EYE_PORT),
+        ring_port=_port(spec, RING_PORT),
         trainer_exit_code=_signal(exit_code),
         trainer_restarts=restarts if isinstance(restarts, int) else 0,
         reason=reason_of(status, exit_reason)[:MAX_REASON],
@@ -193,11 +195,11 @@ def _deleting_since(metadata: Mapping[str, Any]) -> datetime | None:
     return datetime.fromtimestamp(until.timestamp() - grace, UTC)
 
 
-def _port(spec: Mapping[str, Any]) -> int | None:
+def _port(spec: Mapping[str, Any], name: str) -> int | None:
     for container in mappings(spec.get("initContainers")):
         for port in mappings(container.get("ports")):
             number = port.get("containerPort")
-            if port.get("name") == EAGLE_EYE_PORT and isinstance(number, int) and 0 < number < 65536:
+            if port.get("name") == name and isinstance(number, int) and 0 < number < 65536:
                 return number
     return None
 

@@ -28,7 +28,7 @@ from sternpost_operator.recovery.actions import Action, CreatePod, DeleteJob, De
 from sternpost_operator.recovery.observed import AnomalyView, NodeView, Observed
 from sternpost_operator.resources.anomaly import Anomaly
 from sternpost_operator.resources.attempt import AttemptSpec
-from sternpost_operator.resources.names import secret_name
+from sternpost_operator.resources.names import ring_secret_name, secret_name
 from sternpost_operator.resources.progress import ProgressReport
 from sternpost_operator.resources.training_job import TrainingJob
 from sternpost_operator.resources.training_job_status import TrainingJobStatus
@@ -125,6 +125,7 @@ class LocalCluster:
         self.store.delete_job(name)
         self.store.delete("attempts", name)
         self.store.delete("secrets", secret_name(name))
+        self.store.delete("secrets", ring_secret_name(name))
         self.store.delete_anomalies(name)
 
     def _observe_nodes(self, nodes: Mapping[str, NodeRecord]) -> tuple[NodeView, ...]:

@@ -16,6 +16,7 @@ from sternpost_operator.cluster.local.paths import LocalPaths
 from sternpost_operator.cluster.local.pod_spec import WORKING_DIR_ANNOTATION
 from sternpost_operator.cluster.local.pod_status import TERMINAL, unscheduled_status
 from sternpost_operator.cluster.local.processes import end_pod_processes
+from sternpost_operator.cluster.local.ring_secret import make_ring_secret
 from sternpost_operator.cluster.local.scheduler import Candidate, PlacedPod, place
 from sternpost_operator.cluster.local.views import EXCLUDED_ANNOTATION, at, belongs_to, pod_view
 from sternpost_operator.manifests.images import Images
@@ -79,6 +80,7 @@ class PodObjects:
     def create(self, job: TrainingJob, action: CreatePod, images: Images) -> None:
         """Create the Pod of a slot, on a node if one can take it; that it exists already is no error."""
         job_token(self._store, job.metadata.name)
+        make_ring_secret(self._store, job)
         manifest = self._pod_builder(
             job, action.slot, action.excluded_nodes, images=images, control_plane=self._paths.control_plane
         )

@@ -11,6 +11,7 @@ from sternpost_operator.cluster.pod_facts import (
     EAGLE_EYE_PORT,
     EXCLUDED_ANNOTATION,
     MAX_REASON,
+    RING_PORT,
     at,
     condition,
     container_status,
@@ -51,7 +52,7 @@ def pod_view(manifest: JsonObject, reported: JsonObject | None, *, node_alive: b
     trainer = container_status(status, TRAINER_CONTAINER)
     exit_code, exit_reason = last_exit(trainer)
     restarts = trainer.get("restartCount")
-    port = mapping(mapping(reported).get("ports")).get(EAGLE_EYE_PORT)
+    ports = mapping(mapping(reported).get("ports"))
     return PodView(
         name=str(metadata.get("name")),
         uid=str(metadata.get("uid")),
@@ -62,7 +63,8 @@ def pod_view(manifest: JsonObject, reported: JsonObject | None, *, node_alive: b
         deleting_since=parse_time(metadata.get("deletionTimestamp")),
         created_at=parse_time(metadata.get("creationTimestamp")),
         address=ADDRESS if status.get("podIP") else None,
-        eagle_eye_port=port if isinstance(port, int) and 0 < port < 65536 else None,
+        eagle_eye_port=_port(ports.get(EAGLE_EYE_PORT)),
+        ring_port=_port(ports.get(RING_PORT)),
         trainer_exit_code=exit_code,
         trainer_restarts=restarts if isinstance(restarts, int) else 0,
         excluded_nodes=excluded_nodes(metadata),
@@ -82,6 +84,10 @@ def node_view(record: NodeRecord, now: float, *, before: NodeView | None) -> Nod
     else:
         since = at(now)
     return NodeView(record.name, ready, since, at(record.heartbeat_at))
+
+
+def _port(value: object) -> int | None:
+    return value if isinstance(value, int) and 0 < value < 65536 else None
 
 
 def _reason(status: dict[str, Any], exit_reason: str, *, node: str | None, node_alive: bool) -> str:

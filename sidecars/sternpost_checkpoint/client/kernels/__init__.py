@@ -1,0 +1,1 @@
+"""Triton kernels that may run on the trainer's GPU before the copy: less is copied then. No numba here."""

@@ -1,0 +1,1 @@
+"""Compiled kernels of the codecs: numba, without the GIL."""

@@ -1,0 +1,1 @@
+"""The commands of `sternpost-checkpoint`, a file each."""

@@ -1,0 +1,1 @@
+"""Reading generations back, from wherever they are: blocks, delta chains, companions, every byte verified."""
