@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sternpost_eagle_eye.attempt import Attempt
 from sternpost_eagle_eye.config import EagleEyePolicy
-from sternpost_eagle_eye.detect.base import Detector, Finding, Kind
+from sternpost_eagle_eye.detect.base import Adaptable, Detector, Finding, Kind
 from sternpost_eagle_eye.detect.standstill import standing
 from sternpost_eagle_eye.fusion import Fusion
 from sternpost_eagle_eye.track import JobTrack
@@ -41,17 +41,26 @@ class Judge:
         self._features, self._pace = FeatureBoard(), Pace()
         self.job = JobTrack(attempt, launchers=launchers, features=self._features, pace=self._pace)
         self._policy = policy
-        self._max_gap = max(MAX_GAP_SECONDS, MAX_GAP_INTERVALS * policy.interval_seconds)
         self._last_now = now
         self._clock = 0.0
         self._fusion = Fusion()
         self._standing: dict[Key, _Standing] = {}
         self._evicting: set[int] = set()
-        self._detectors: Sequence[Detector] = _detectors(policy) if policy.detect else ()
+        self._detectors: Sequence[Detector] = _detectors(policy)
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """Thresholds were changed while the job runs: what was learnt stays, and these count."""
+        if policy == self._policy:
+            return
+        self._policy = policy
+        for detector in self._detectors:
+            if isinstance(detector, Adaptable):
+                detector.adopt(policy)
 
     def clock(self, now: float) -> float:
         """Seconds of this attempt that the judge was awake. When it was itself stopped or starved the workers were not silent."""
-        self._clock += min(max(0.0, now - self._last_now), self._max_gap)
+        max_gap = max(MAX_GAP_SECONDS, MAX_GAP_INTERVALS * self._policy.interval_seconds)
+        self._clock += min(max(0.0, now - self._last_now), max_gap)
         self._last_now = max(now, self._last_now)
         return self._clock
 
@@ -67,7 +76,7 @@ class Judge:
     def tick(self, now: float) -> list[Finding]:
         """To be called once an interval: all that is wrong now."""
         at = self.clock(now)
-        if not self._detectors:
+        if not self._policy.detect:
             return []
         self._look(at)
         found = [finding for detector in self._detectors for finding in detector.evaluate(self.job, at)]
@@ -136,7 +145,7 @@ def _detectors(policy: EagleEyePolicy) -> tuple[Detector, ...]:
         WorkerGoneDetector(policy.interval_seconds, 0.0),
         HangDetector(policy.hang, 0.0),
         SlowDetector(policy.slow),
-        DataStallDetector(policy.slow.seconds),
+        DataStallDetector(policy.slow),
         StorageStallDetector(),
         LossDetector(),
         OutlierDetector(),

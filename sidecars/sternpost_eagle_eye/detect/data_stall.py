@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
+from sternpost_eagle_eye.config import EagleEyePolicy, SlowPolicy
 from sternpost_eagle_eye.detect.base import Finding, names
 from sternpost_eagle_eye.features import BLAMING
 from sternpost_eagle_eye.pace import Pace
@@ -11,7 +12,6 @@ from sternpost_eagle_eye.track import JobTrack
 
 LEVEL = 6.0
 """Of the sum of the job's pace: a short wait is no stall."""
-USUAL_SECONDS = 15.0
 RATIO = 1.15
 MOST = 0.4
 """Share of the workers whose own time must have grown."""
@@ -31,9 +31,13 @@ LONG_RATIO = 3.0
 class DataStallDetector:
     """Compares own time, load, and waits for input if they are reported."""
 
-    def __init__(self, seconds: float) -> None:
-        self._scale = seconds / USUAL_SECONDS
+    def __init__(self, policy: SlowPolicy) -> None:
+        self._scale = policy.scale()
         self._usual_wait: list[float] = []
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these thresholds count."""
+        self._scale = policy.slow.scale()
 
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """At most one finding."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from sternpost_eagle_eye.config import HangPolicy
+from sternpost_eagle_eye.config import EagleEyePolicy, HangPolicy
 from sternpost_eagle_eye.detect.base import Finding, names
 from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 from sternpost_eagle_eye.vector import PageState, TrainingPhase
@@ -62,6 +62,10 @@ class HangDetector:
         self._marker: Marker | None = None
         self._phase: TrainingPhase = "init"
         self._longest: dict[TrainingPhase, float] = {}
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these thresholds count."""
+        self._policy = policy.hang
 
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """At most one finding: a hang is the job's, whoever is to blame."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 
-from sternpost_eagle_eye.config import SlowPolicy
+from sternpost_eagle_eye.config import EagleEyePolicy, SlowPolicy
 from sternpost_eagle_eye.detect.base import Finding
 from sternpost_eagle_eye.features import BLAMING, FeatureBoard
 from sternpost_eagle_eye.pace import Pace
 from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 
 LEVEL = 7.0
-"""Of the sums, for `seconds` = 15: a worker twice as slow reaches it in 14 s, one of 1.3 times in 40 s."""
-USUAL_SECONDS = 15.0
+"""Of the sums: a worker twice as slow reaches it in 14 s, one of 1.3 times in 40 s."""
 SIGNED_LEVEL = 2.5
 """The same where the node's own hardware says why."""
 SIGN_SECONDS = 4.0
@@ -31,10 +30,8 @@ ROSE = 1.06
 MIN_EXCESS_SECONDS = 0.005
 MIN_EXCESS_SHARE = 0.08
 """Of the step: what costs less does not matter to the job."""
-EVICT_SOFT = 8.0
-"""Times `seconds` that slowness must last, where nothing but slowness is seen: stragglers recover."""
-EVICT_SIGNED = 4.0
-"""The same where hardware says why."""
+SIGNED_SHARE = 0.5
+"""Of `seconds`, where hardware says why: then it is no straggler that recovers."""
 LEAST_STEPS = 3
 JOB_SECONDS = 120.0
 """That all get slower together is said late: it has many reasons, and most of them pass."""
@@ -48,8 +45,15 @@ class SlowDetector:
 
     def __init__(self, policy: SlowPolicy) -> None:
         self._policy = policy
-        self._scale = policy.seconds / USUAL_SECONDS
         self._signed_since: dict[int, float] = {}
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these thresholds count."""
+        self._policy = policy.slow
+
+    @property
+    def _scale(self) -> float:
+        return self._policy.scale()
 
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """One finding for each slow worker, or one without a worker when all are slow together."""
@@ -133,7 +137,7 @@ class SlowDetector:
             (peers == 0, "there is no peer to compare with"),
             (peers == 1 and (own is None or own < policy.ratio), "with one peer only, its own past must agree"),
             (not worse, "the job was never seen faster"),
-            (seconds < (EVICT_SIGNED if signed else EVICT_SOFT) * policy.seconds, "it may recover"),
+            (seconds < (SIGNED_SHARE if signed else 1.0) * policy.seconds, "it may recover"),
             (not signed and ratio < policy.ratio, f"less than {policy.ratio:g} times, and nothing else is wrong there"),
         )
         return next((words for doubtful, words in doubts if doubtful), "")
@@ -157,7 +161,7 @@ class SlowDetector:
             return None
         began = self._signed_since.setdefault(worker, now)
         seconds = now - max(began, since)
-        evict = len(pace.workers) > 2 and seconds >= EVICT_SIGNED * self._policy.seconds
+        evict = len(pace.workers) > 2 and seconds >= SIGNED_SHARE * self._policy.seconds
         signs = self._signs(features, pace, worker, now)
         evidence = (
             f"the job's steps take {pace.job_ratio:.2f} times as long as before for {now - since:.0f} s, and of all "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from sternpost_eagle_eye.config import EagleEyePolicy
 from sternpost_eagle_eye.detect.base import Finding
 from sternpost_eagle_eye.detect.standstill import standing, still_seconds
 from sternpost_eagle_eye.track import JobTrack, WorkerTrack
@@ -49,6 +50,10 @@ class WorkerGoneDetector:
         self._started_at = started_at
         self._oom: dict[int, float] = {}
         self._oom_totals: dict[tuple[int, str], float] = {}
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these thresholds count."""
+        self._interval = policy.interval_seconds
 
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """Nothing while nobody reports; one finding without a worker when more than half are gone at once."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import deque
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sternpost_eagle_eye.config import EagleEyePolicy
 from sternpost_eagle_eye.features import nan_median
 
 
@@ -28,6 +30,31 @@ def test_names_the_slow_worker_within_seconds(simulate, factor, workers, seed):
     job.run(120)
     (_, evicted) = next(found for found in job.findings if found[1].evict)
     assert (evicted.worker, evicted.confidence >= 0.9) == (slow, True)
+
+
+@pytest.mark.parametrize(("seconds", "named"), [(12, 10), (40, 25), (120, 25)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_seconds_say_how_long_a_slow_node_is_suffered(simulate, seconds, named, seed):
+    job = simulate(4, seed=seed, noise=0.08, policy={"slow": {"seconds": seconds, "minSteps": 5}}).train(60)
+    job.factor[2] = 3.0
+    started = job.now
+    job.run(seconds + 30)
+    found = [(at - started, finding) for at, finding in job.findings if finding.worker == 2]
+    assert min(at for at, _ in found) <= named
+    assert seconds - 3 <= min(at for at, finding in found if finding.evict) <= seconds + 3
+
+
+def test_thresholds_change_while_the_job_runs(simulate):
+    job = simulate(4, seed=1).train(60)
+    job.factor[2] = 3.0
+    job.run(30)
+    assert job.findings
+    assert not any(finding.evict for _, finding in job.findings)
+    job.judge.adopt(EagleEyePolicy.model_validate({"slow": {"seconds": 20}}))
+    (finding,) = job.run(2)
+    assert (finding.worker, finding.evict) == (2, True), "what was learnt is kept"
+    job.judge.adopt(EagleEyePolicy(detect=False))
+    assert job.run(5) == []
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -56,8 +83,18 @@ def test_found_on_machines_with_heavy_noise(simulate):
 def test_an_hour_of_noise_evicts_nobody(simulate, workers, seed):
     job = simulate(workers, seed=seed, noise=0.15, bursts=0.08, base=0.15)
     job.phase = "train"
-    job.run(3600)
-    assert [finding for _, finding in job.findings if finding.evict or finding.worker is not None] == []
+    named: set[tuple[int, int]] = set()
+    bursting: deque[list[bool]] = deque(maxlen=16)
+    for second in range(3600):
+        found = job.run(1)
+        bursting.append([until >= job.now and factor > 1 for until, factor in job.burst])
+        for finding in found:
+            assert not finding.evict
+            if finding.worker is not None and (second - 30, finding.worker) not in named:
+                named |= {(at, finding.worker) for at in range(second - 30, second + 30)}
+                # Bursts that follow each other are slowness, as long as they do: named, and no more.
+                assert sum(each[finding.worker] for each in bursting) >= 8
+    assert len(named) <= 5 * 60
 
 
 def test_a_straggler_that_recovers_is_left_alone(simulate):
