@@ -63,7 +63,7 @@ FEATURES = (
     Feature("infiniband_inactive", "network", 1, 0.19, 0.0, "{:.0f} InfiniBand ports inactive"),
     Feature("infiniband_link_downed", "network", 1, 0.01, 0.2, "InfiniBand link down {:.2f} times a second"),
     Feature("infiniband_errors", "network", 1, 0.15, 0.3, "{:.1f} InfiniBand errors a second"),
-    Feature("infiniband_wait", "network", 1, 0.03, 0.3, "InfiniBand sends wait {:.2f}"),
+    Feature("infiniband_wait", "network", 1, 0.015, 0.3, "InfiniBand sends wait {:.2f}"),
     Feature("network_errors", "network", 1, 0.3, 0.3, "{:.1f} network errors and drops a second"),
     Feature("retransmits", "network", 1, 0.001, 0.3, "{:.2f} % TCP retransmits", 100.0),
     Feature("retransmit_rate", "network", 1, 2.0, 0.5, "{:.1f} TCP retransmits a second"),
@@ -80,6 +80,7 @@ FEATURES = (
     Feature("cpu_used", "load", -1, 0.2, 0.05, "{:.1f} processors used"),
 )
 INDEX = {feature.name: column for column, feature in enumerate(FEATURES)}
+FAMILY: dict[str, Family] = {feature.name: feature.family for feature in FEATURES}
 BLAMING: tuple[Family, ...] = ("thermal", "cpu", "network")
 """Signs of these families make a node slow."""
 _COLUMNS: dict[Family, list[int]] = {
@@ -132,6 +133,9 @@ class FeatureBoard:
         """When a sign began, on the judge's clock; infinite for none."""
         self._updates = np.zeros((0, len(FEATURES)), dtype=np.int64)
         self._any = False
+        self._common = np.zeros(len(FEATURES))
+        """Strength that half of the nodes have or exceed."""
+        self._common_since = np.full(len(FEATURES), np.inf)
 
     def take(self, worker: int, exporters: ExporterVector) -> None:
         """What was scraped; a repetition changes nothing."""
@@ -192,6 +196,15 @@ class FeatureBoard:
             return []
         some: NDArray[np.bool_] = np.any(self.since[:, columns] < np.inf, axis=1)
         return [worker for worker, row in self._rows.items() if some[row]]
+
+    def common(self, families: tuple[Family, ...], now: float, seconds: float = 0.0) -> dict[str, float]:
+        """Feature and strength of what most nodes show for so long."""
+        columns = [column for family in families for column in _COLUMNS[family]]
+        return {
+            FEATURES[column].name: float(self._common[column])
+            for column in columns
+            if now - self._common_since[column] >= seconds
+        }
 
     def idle_alone(self, worker: int, now: float, since: float) -> bool:
         """Whether its GPUs have less to do than usual, compared with its peers, while its processors are its own.
@@ -325,7 +338,10 @@ class FeatureBoard:
             strength = _DIRECTIONS * (values - usual) / unit
             strength[np.isnan(strength) | (now - self._seen[:count] > STALE_SECONDS)] = 0.0
             if count >= 3:  # what all have in common is nobody's
-                strength -= np.sort(strength, axis=0)[count // 2]
+                self._common = np.sort(strength, axis=0)[count // 2]
+                strength -= self._common
+                began = (self._common >= STRONG) & np.isinf(self._common_since)
+                self._common_since = np.where(self._common < WEAK, np.inf, np.where(began, now, self._common_since))
         since = self.since[:count]
         begins = (strength >= STRONG) & np.isinf(since)
         over = strength < WEAK

@@ -17,8 +17,9 @@ MOST = 0.4
 """Share of the workers whose own time must have grown."""
 LESS_BUSY = 0.92
 """GPU load against the usual."""
-UNSURE_SECONDS = 30.0
-"""Where waits are not measured a slow network looks alike, until the exporters tell of it."""
+UNSURE_SECONDS = 75.0
+"""Where waits are not measured a busy network looks alike, unless most nodes' disks are seen waiting."""
+DISK_SECONDS = 4.0
 EXPLAINED = 0.5
 """Share of the growth that waits for input make up, where they are reported."""
 KEPT = 40
@@ -69,7 +70,8 @@ class DataStallDetector:
         busy = features.fallen("cpu_used") if busy is None else busy
         # A sick node makes all slow, too, and leaves the others' GPUs idle.
         sick = any(features.signs(worker, BLAMING, now) for worker in features.any_signs(BLAMING))
-        unsure = not pace.measured() and seconds < UNSURE_SECONDS
+        reading = bool(features.common(("disk",), now, DISK_SECONDS))
+        unsure = not pace.measured() and not reading and seconds < UNSURE_SECONDS
         if busy is None or busy > LESS_BUSY or share < MOST or sick or unsure:
             return []
         return [

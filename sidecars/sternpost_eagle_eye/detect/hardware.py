@@ -24,6 +24,11 @@ FATAL_XIDS = {
 MISSING_SCRAPES = 2
 STANDING_SECONDS = 8.0
 """That a job must stand still before an exporter without any GPU is believed."""
+UNSEEN_STANDING_SECONDS = 15.0
+"""The same where nobody's waits are measured, and only the time of both says that they belong together."""
+UNLISTED_INTERVALS = 2.2
+"""Of the exporter's own, in which no GPU is listed."""
+TOGETHER_SECONDS = 15.0
 HOLD_SECONDS = 600.0
 """A fault does not go away because its counter stands still."""
 _TOTALS = (
@@ -42,6 +47,10 @@ class _Known:
     gpus: int = 0
     missing: int = 0
     gone_since: float | None = None
+    listed_at: float | None = None
+    """When GPUs were last listed, on the judge's clock."""
+    every: float = 0.0
+    """Seconds between two lists, usually."""
     xids: set[tuple[str, int]] = field(default_factory=set)
     counts: dict[int, float] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
@@ -84,10 +93,36 @@ class HardwareDetector:
         if known.missing >= MISSING_SCRAPES or (known.missing and standing(job, now)):
             _fault(known, "gpu missing", now, True, f"{exporters.gpus} GPUs are listed where there were {known.gpus}")
         # All GPUs at once are an exporter that restarts, unless the job stands because of this worker alone.
-        gone = known.gone_since is not None and now - known.gone_since > STANDING_SECONDS
-        if gone and standing(job, now) and still_seconds(job, now) > STANDING_SECONDS and _alone(job, track):
+        still = still_seconds(job, now)
+        if not _unlisted(known, now) or still <= STANDING_SECONDS or not standing(job, now):
+            return
+        if _alone(job, track):
             words = f"none of {known.gpus} GPUs is listed any more, and all other workers wait for this one"
             _fault(known, "gpu missing", now, False, words)
+        elif still > UNSEEN_STANDING_SECONDS and self._unlisted_alone(job, track, known, now):
+            words = (
+                f"none of {known.gpus} GPUs is listed any more since the job stands, and all other nodes list theirs"
+            )
+            _fault(known, "gpu missing", now, False, words)
+
+    def _unlisted_alone(self, job: JobTrack, track: WorkerTrack, known: _Known, now: float) -> bool:
+        """Whether nobody's waits are known, and this exporter alone ended just when the job did."""
+        if any(each.waits() for each in job.workers) or known.listed_at is None:
+            return False
+        ended = known.listed_at + known.every / 2
+        if abs(ended - job.progress_at) > TOGETHER_SECONDS + known.every / 2:
+            return False
+        others = [self._known[w] for w in self._known if w != track.index and self._known[w].gpus]
+        return len(others) > 1 and not any(_unlisted(other, now) for other in others)
+
+
+def _unlisted(known: _Known, now: float) -> bool:
+    """Whether GPUs that were listed are not, for longer than the exporter usually takes."""
+    if known.listed_at is None:
+        return False
+    if known.gone_since is not None and now - known.gone_since > STANDING_SECONDS:
+        return now - known.listed_at > known.every
+    return now - known.listed_at > max(STANDING_SECONDS, UNLISTED_INTERVALS * known.every)
 
 
 def _alone(job: JobTrack, track: WorkerTrack) -> bool:
@@ -122,9 +157,13 @@ def _edges(exporters: ExporterVector, known: _Known, now: float, *, first: bool)
         elsewhere = (
             exporters.cpu_total is not None or exporters.load is not None or exporters.memory_available is not None
         )
-        if known.gpus and elsewhere:
+        # An exporter that is asked at other times than this one's is no sign.
+        if known.gpus and elsewhere and known.listed_at is not None and now - known.listed_at > 1.5 * known.every:
             known.gone_since = now if known.gone_since is None else known.gone_since
         return
+    if known.listed_at is not None and known.gone_since is None:
+        known.every = now - known.listed_at if not known.every else 0.8 * known.every + 0.2 * (now - known.listed_at)
+    known.listed_at = now
     settled = known.gone_since is None
     known.gone_since = None
     known.missing = known.missing + 1 if listed < known.gpus and (settled or known.missing) else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sternpost_eagle_eye.detect.base import Finding
-from sternpost_eagle_eye.features import FEATURES, Family
+from sternpost_eagle_eye.features import FAMILY, Family
 from sternpost_eagle_eye.track import JobTrack
 
 PERSISTENCE_SECONDS = 240.0
@@ -12,7 +12,6 @@ FAMILIES: tuple[Family, ...] = ("thermal", "cpu", "network", "disk", "memory")
 LEAST_FAMILIES = 2
 STRENGTH = 10.0
 LEAST_PEERS = 5
-_FAMILY = {feature.name: feature.family for feature in FEATURES}
 
 
 class OutlierDetector:
@@ -27,7 +26,7 @@ class OutlierDetector:
         for worker in features.any_signs(FAMILIES):
             signs = features.signs(worker, FAMILIES, now, PERSISTENCE_SECONDS)
             strong = {name: strength for name, strength in signs.items() if strength >= STRENGTH}
-            if len({_FAMILY[name] for name in strong}) >= LEAST_FAMILIES:
+            if len({FAMILY[name] for name in strong}) >= LEAST_FAMILIES:
                 found.append((sum(strong.values()), worker, strong))
         if len(found) != 1:
             return []

@@ -10,7 +10,7 @@ import math
 
 from sternpost_eagle_eye.config import EagleEyePolicy, SlowPolicy
 from sternpost_eagle_eye.detect.base import Finding
-from sternpost_eagle_eye.features import BLAMING, FeatureBoard
+from sternpost_eagle_eye.features import BLAMING, FAMILY, FeatureBoard
 from sternpost_eagle_eye.pace import Pace
 from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 
@@ -151,7 +151,9 @@ class SlowDetector:
         weights = {
             worker: sum(min(strength, 50.0) for strength in signs.values())
             for worker in features.any_signs(BLAMING)
-            if worker in job.by_index and (signs := self._signs(features, pace, worker, now))
+            if worker in job.by_index
+            and (signs := self._signs(features, pace, worker, now))
+            and self._explains(pace, worker, signs)
         }
         if not weights:
             return None
@@ -171,6 +173,14 @@ class SlowDetector:
         if not evict:
             evidence += "; only suspected: it may recover"
         return Finding("slow", worker, 0.92 if evict else 0.8, evict, evidence)
+
+    @staticmethod
+    def _explains(pace: Pace, worker: int, signs: dict[str, float]) -> bool:
+        """Where waits are told from computing, heat and lost processor time show in the worker's own."""
+        if not pace.measured() or any(FAMILY[name] == "network" for name in signs):
+            return True
+        own = pace.own_ratio(worker)
+        return own is None or own >= ROSE
 
     def _job(self, pace: Pace, now: float) -> list[Finding]:
         since, ratio = float(pace.job.since[0]), pace.job_ratio

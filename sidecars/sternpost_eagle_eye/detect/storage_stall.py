@@ -92,6 +92,8 @@ class StorageStallDetector:
         features = job.features
         if features is None:
             return []
+        if features.common(("disk",), now):  # shared storage
+            return [track.index for track in job.workers if track.index is not None]
         return sorted(w for w in features.any_signs(("disk",)) if features.signs(w, ("disk",), now))
 
     def _slow_saves(self, job: JobTrack, slow_disks: list[int]) -> tuple[str, float] | None:
