@@ -137,6 +137,8 @@ class WorkerTrack:
     """When a trainer's page was last read."""
     missing_since: float | None = None
     """Since when vectors come without any page, though there was one."""
+    lost_since: float | None = None
+    """When the page of a rank was last read that is not there any more."""
     progress_at: float | None = None
     """When it last completed a step."""
     exporters: ExporterVector | None = None
@@ -188,6 +190,9 @@ class WorkerTrack:
         return self.sample
 
     def _page(self, vector: Vector, at: float) -> None:
+        there = {r.rank for r in vector.ranks if r.page not in (PageState.NONE, PageState.UNREAD)}
+        lost = [r.known_at for number, r in self.ranks.items() if r.known is not None and number not in there]
+        self.lost_since = min(lost, default=None)
         if any(rank.page is PageState.OK for rank in vector.ranks):
             self.page_at, self.missing_since = at, None
         elif (

@@ -8,7 +8,7 @@ from statistics import median
 from sternpost_eagle_eye.detect.base import Finding, names
 from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 
-FULL = 0.003
+FULL = 0.001
 """Share of a file system that is free when nothing can be written any more."""
 FULL_LOOKS = 2
 SLOW_SAVE = 4.0
@@ -23,6 +23,10 @@ HOLD_SECONDS = 600.0
 SURE = 0.9
 PHASE_SECONDS = 6.0
 ENOUGH_PHASES = 2
+DISKS_BEFORE_SECONDS = 5.0
+"""That disks must have been slow before a save, to say so where too few saves were seen to compare with."""
+FIRST_SECONDS = 5.0
+"""The same for the first save: so long, at least."""
 DISK_SECONDS = 60.0
 DISK_STRENGTH = 8.0
 DISK_SIGNS = 3
@@ -68,7 +72,7 @@ class StorageStallDetector:
             return f"a file system of {len(full)} nodes is full (workers {names(full)})", 0.9
         slow_disks = self._slow_disks(job, now)
         return (
-            self._slow_saves(job, slow_disks)
+            self._slow_saves(job, now, slow_disks)
             or self._long_wait(job, now, slow_disks)
             or self._disks(job, now)
             or ("", 0.0)
@@ -88,15 +92,15 @@ class StorageStallDetector:
         return self._full[index] >= FULL_LOOKS
 
     @staticmethod
-    def _slow_disks(job: JobTrack, now: float) -> list[int]:
+    def _slow_disks(job: JobTrack, now: float, seconds: float = 0.0) -> list[int]:
         features = job.features
         if features is None:
             return []
-        if features.common(("disk",), now):  # shared storage
+        if features.common(("disk",), now, seconds):  # shared storage
             return [track.index for track in job.workers if track.index is not None]
-        return sorted(w for w in features.any_signs(("disk",)) if features.signs(w, ("disk",), now))
+        return sorted(w for w in features.any_signs(("disk",)) if features.signs(w, ("disk",), now, seconds))
 
-    def _slow_saves(self, job: JobTrack, slow_disks: list[int]) -> tuple[str, float] | None:
+    def _slow_saves(self, job: JobTrack, now: float, slow_disks: list[int]) -> tuple[str, float] | None:
         newest: list[float] = []
         for track in job.workers:
             for number, rank in track.ranks.items():
@@ -109,14 +113,27 @@ class StorageStallDetector:
         if not newest:
             return None
         longest = max(newest)
-        usual = median(self._saves) if len(self._saves) >= 2 else None
-        long = usual is not None and longest > max(SLOW_SAVES * usual, usual + LEAST_SECONDS)
+        if len(self._saves) < 2:
+            return self._early_save(job, now, longest)
+        usual = median(self._saves)
+        long = longest > max(SLOW_SAVES * usual, usual + LEAST_SECONDS)
         again, self._long_before = long and self._long_before, long
-        if usual is not None and long and (slow_disks or again or longest > SLOW_SAVE * usual):
+        if long and (slow_disks or again or longest > SLOW_SAVE * usual):
             disks = f", and disks are slow on the nodes of workers {names(slow_disks)}" if slow_disks else ""
             return f"a save blocked the trainer for {longest:.1f} s, usually {usual:.1f} s{disks}", 0.85
         if not long:
             self._saves.append(longest)
+        return None
+
+    def _early_save(self, job: JobTrack, now: float, longest: float) -> tuple[str, float] | None:
+        """One of the first two: nothing says how long they usually take but the disks, if those were slow before it."""
+        usual = self._saves[0] if self._saves else 0.0
+        long = longest > max(SLOW_SAVES * usual, usual + (LEAST_SECONDS if usual else FIRST_SECONDS))
+        if long and (slow := self._slow_disks(job, now, longest + DISKS_BEFORE_SECONDS)):
+            told = f"usually {usual:.1f} s" if usual else "and it was the first"
+            disks = f"disks are slow on the nodes of workers {names(slow)}"
+            return f"a save blocked the trainer for {longest:.1f} s, {told}, and {disks}", 0.8
+        self._saves.append(longest)
         return None
 
     def _long_wait(self, job: JobTrack, now: float, slow_disks: list[int]) -> tuple[str, float] | None:

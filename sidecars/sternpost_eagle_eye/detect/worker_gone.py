@@ -89,7 +89,10 @@ class WorkerGoneDetector:
         least = max(SILENT_SECONDS, SILENT_INTERVALS * max(self._interval, track.interval or 0.0))
         silent = now - track.heard_at > least
         paged = track.page_at if track.page_at is not None else now
-        dead = track.missing_since is not None and now - paged > least and job.runs(track)
+        # A rank that is lost takes the worker's others with it, sooner or later.
+        paged = min(paged, track.lost_since or paged)
+        lost = track.missing_since is not None or track.lost_since is not None
+        dead = lost and now - paged > least and job.runs(track)
         died = self._oom.get(track.index)
         if silent:
             since = min(track.heard_at, track.missing_since or track.heard_at)
