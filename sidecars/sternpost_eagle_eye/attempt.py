@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
+from sternpost_eagle_eye.config import EagleEyePolicy
 from sternpost_eagle_eye.wire import ShortText, Wire
 
 MAX_ATTEMPT_BYTES = 16 * 1024 * 1024
@@ -40,6 +41,8 @@ class AttemptSpec(Wire):
     ranks_per_worker: int = Field(1, ge=1, le=1024)
     workers: tuple[Worker, ...] = Field(default=(), max_length=20_000)
     spares: tuple[Member, ...] = Field(default=(), max_length=20_000)
+    eagle_eye: EagleEyePolicy | None = None
+    """Thresholds that count in place of those the Pod was made with."""
     issued_at: AwareDatetime
 
 

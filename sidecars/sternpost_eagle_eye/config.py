@@ -10,6 +10,9 @@ from pydantic import Field, ValidationError
 
 from sternpost_eagle_eye.wire import Seconds, Wire
 
+SURE_SECONDS = 30.0
+"""Who suffers a slow node for so long or longer has the time to be as sure as anybody."""
+
 
 class ConfigError(Exception):
     """A variable of the environment is missing or makes no sense."""
@@ -25,11 +28,18 @@ class HangPolicy(Wire):
 
 
 class SlowPolicy(Wire):
-    """A worker whose own compute time is `ratio` times its peers' median for `seconds` is slow."""
+    """A worker whose own compute time is apart from its peers' is named as soon as that is sure; when it is left is said here."""
 
     ratio: float = Field(1.5, ge=1.05, le=100)
-    seconds: Seconds = 15
+    """Times the peers' median, at least, that its compute time must be where nothing but slowness is seen of it."""
+    seconds: Seconds = 120
+    """How long a slow node is suffered before it is evicted; half of that where its hardware says why."""
     min_steps: int = Field(8, ge=3, le=10_000)
+    """How many slow steps there must have been."""
+
+    def scale(self) -> float:
+        """Share of the usual certainty that is asked for: whoever leaves a node soon cannot wait for all of it."""
+        return min(1.0, self.seconds / SURE_SECONDS)
 
 
 class EagleEyePolicy(Wire):

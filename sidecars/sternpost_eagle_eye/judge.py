@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sternpost_eagle_eye.attempt import Attempt
 from sternpost_eagle_eye.config import EagleEyePolicy
-from sternpost_eagle_eye.detect.base import Detector, Finding, Kind
-from sternpost_eagle_eye.detect.hang import HangDetector
-from sternpost_eagle_eye.detect.slow import SlowDetector
-from sternpost_eagle_eye.detect.worker_gone import WorkerGoneDetector
+from sternpost_eagle_eye.detect.base import Adaptable, Detector, Finding, Kind
+from sternpost_eagle_eye.detect.standstill import standing
+from sternpost_eagle_eye.fusion import Fusion
 from sternpost_eagle_eye.track import JobTrack
 from sternpost_eagle_eye.vector import Vector
 
@@ -32,28 +32,35 @@ class _Standing:
 class Judge:
     """One attempt's judge. The next attempt gets a new one: nothing from before counts."""
 
-    def __init__(self, attempt: Attempt, policy: EagleEyePolicy, now: float) -> None:
-        """`now`: monotonic seconds, as in all later calls."""
-        self.job = JobTrack(attempt)
+    def __init__(self, attempt: Attempt, policy: EagleEyePolicy, now: float, *, launchers: bool = True) -> None:
+        """`now`: monotonic seconds, as in all later calls. `launchers`: whether vectors tell the launchers' states."""
+        # Lazy: only the sidecar that judges needs numpy.
+        from sternpost_eagle_eye.features import FeatureBoard  # noqa: PLC0415
+        from sternpost_eagle_eye.pace import Pace  # noqa: PLC0415
+
+        self._features, self._pace = FeatureBoard(), Pace()
+        self.job = JobTrack(attempt, launchers=launchers, features=self._features, pace=self._pace)
         self._policy = policy
-        self._max_gap = max(MAX_GAP_SECONDS, MAX_GAP_INTERVALS * policy.interval_seconds)
         self._last_now = now
         self._clock = 0.0
+        self._fusion = Fusion()
         self._standing: dict[Key, _Standing] = {}
         self._evicting: set[int] = set()
-        self._detectors: tuple[Detector, ...] = (
-            (
-                WorkerGoneDetector(policy.interval_seconds, 0.0),
-                HangDetector(policy.hang, 0.0),
-                SlowDetector(policy.slow),
-            )
-            if policy.detect
-            else ()
-        )
+        self._detectors: Sequence[Detector] = _detectors(policy)
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """Thresholds were changed while the job runs: what was learnt stays, and these count."""
+        if policy == self._policy:
+            return
+        self._policy = policy
+        for detector in self._detectors:
+            if isinstance(detector, Adaptable):
+                detector.adopt(policy)
 
     def clock(self, now: float) -> float:
         """Seconds of this attempt that the judge was awake. When it was itself stopped or starved the workers were not silent."""
-        self._clock += min(max(0.0, now - self._last_now), self._max_gap)
+        max_gap = max(MAX_GAP_SECONDS, MAX_GAP_INTERVALS * self._policy.interval_seconds)
+        self._clock += min(max(0.0, now - self._last_now), max_gap)
         self._last_now = max(now, self._last_now)
         return self._clock
 
@@ -61,16 +68,29 @@ class Judge:
         """A vector that was received; otherwise the reason why it does not count."""
         return self.job.take(vector, self.clock(now), wall)
 
+    def take_recorded(self, vector: Vector, now: float, wall: float) -> None:
+        """A vector of a recording, which says itself whose it is; the worker has been admitted."""
+        if vector.worker is not None:
+            self.job.take_of(self.job.by_index[vector.worker], vector, self.clock(now), wall)
+
     def tick(self, now: float) -> list[Finding]:
         """To be called once an interval: all that is wrong now."""
         at = self.clock(now)
+        if not self._policy.detect:
+            return []
+        self._look(at)
         found = [finding for detector in self._detectors for finding in detector.evaluate(self.job, at)]
-        kinds = {finding.kind for finding in found}
-        if "worker-gone" in kinds:  # a missing worker keeps the others waiting
-            found = [finding for finding in found if finding.kind == "worker-gone"]
-        elif "hang" in kinds:
-            found = [finding for finding in found if finding.kind == "hang"]
-        return self._budgeted([self._held(finding, at) for finding in found])
+        told = self._fusion.told(found, at, self.job.progress_at)
+        return self._budgeted([self._held(finding, at) for finding in told])
+
+    def _look(self, at: float) -> None:
+        """Bring up to date what several detectors compare."""
+        job = self.job
+        still = standing(job, at)
+        training = job.phase() in ("train", None)
+        self._pace.update(at, standing=not training)
+        healthy = training and not still and self._pace.job.sum[0] == 0
+        self._features.update(at, healthy=healthy or not job.reports_steps())
 
     def _held(self, finding: Finding, at: float) -> Finding:
         """A finding does not waver: while it stands its confidence and verdict only rise."""
@@ -107,3 +127,26 @@ class Judge:
                 self._evicting.add(finding.worker)
             kept.append(finding)
         return kept
+
+
+def _detectors(policy: EagleEyePolicy) -> tuple[Detector, ...]:
+    """All of them. Imported here for the sake of sidecars that do not judge."""
+    from sternpost_eagle_eye.detect.data_stall import DataStallDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.hang import HangDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.hardware import HardwareDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.loss import LossDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.outlier import OutlierDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.slow import SlowDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.storage_stall import StorageStallDetector  # noqa: PLC0415
+    from sternpost_eagle_eye.detect.worker_gone import WorkerGoneDetector  # noqa: PLC0415
+
+    return (
+        HardwareDetector(),
+        WorkerGoneDetector(policy.interval_seconds, 0.0),
+        HangDetector(policy.hang, 0.0),
+        SlowDetector(policy.slow),
+        DataStallDetector(policy.slow),
+        StorageStallDetector(),
+        LossDetector(),
+        OutlierDetector(),
+    )

@@ -6,15 +6,31 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TYPE_CHECKING
 
 from sternpost_eagle_eye.attempt import Attempt, Member
-from sternpost_eagle_eye.vector import LauncherState, PageState, RankVector, TrainingPhase, Vector
+from sternpost_eagle_eye.vector import (
+    ExporterVector,
+    LauncherState,
+    LogSign,
+    LogSignature,
+    PageState,
+    RankVector,
+    TrainingPhase,
+    Vector,
+)
+
+if TYPE_CHECKING:
+    from sternpost_eagle_eye.features import FeatureBoard
+    from sternpost_eagle_eye.pace import Pace
 
 WARMUP_STEPS = 5
 """Steps of a process that say nothing about the next: compilation, connections, caches."""
 WARMUP_SECONDS = 3.0
-KEPT_SAMPLES = 120
-KEPT_PREFIX = 30
+KEPT_SIGNS = 32
+MAX_INTERVAL = 30.0
+NOTE_SECONDS = 0.25
+"""Between two looks at what all workers have completed."""
 SPEED_SECONDS = 30.0
 IDLE_CPU_SECONDS = 0.025
 """Between two vectors, at most, in a process that does nothing."""
@@ -29,6 +45,8 @@ class Sample:
     steps: int
     compute: float
     step: float
+    data: float | None = None
+    communication: float | None = None
 
 
 @dataclass
@@ -86,7 +104,18 @@ class RankTrack:
             return None
         if steps_before < WARMUP_STEPS or self.counted_at is None or before_at - self.counted_at < WARMUP_SECONDS:
             return None
-        return Sample(at, steps, compute / computes, step / steps)
+        return Sample(
+            at,
+            steps,
+            compute / computes,
+            step / steps,
+            _mean(before.data_sum, now.data_sum, steps),
+            _mean(before.communication_sum, now.communication_sum, steps),
+        )
+
+
+def _mean(before: float | None, now: float | None, steps: int) -> float | None:
+    return (now - before) / steps if before is not None and now is not None and now >= before else None
 
 
 @dataclass
@@ -98,27 +127,80 @@ class WorkerTrack:
     heard_at: float | None = None
     heard_wall: float = 0.0
     """Unix seconds."""
+    interval: float | None = None
+    """Typical seconds between its vectors."""
     vector: Vector | None = None
     ranks: dict[int, RankTrack] = field(default_factory=dict)
-    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
-    prefix: list[Sample] = field(default_factory=list)
-    """The first samples after the warm-up."""
+    sample: Sample | None = None
+    """The newest, after the warm-up."""
+    page_at: float | None = None
+    """When a trainer's page was last read."""
+    missing_since: float | None = None
+    """Since when vectors come without any page, though there was one."""
+    lost_since: float | None = None
+    """When the page of a rank was last read that is not there any more."""
+    progress_at: float | None = None
+    """When it last completed a step."""
+    exporters: ExporterVector | None = None
+    """As last known."""
+    signs: deque[tuple[float, LogSign]] = field(default_factory=lambda: deque(maxlen=KEPT_SIGNS))
+    """What its logs said, and when."""
 
-    def take(self, vector: Vector, at: float, wall: float) -> None:
-        """Remember the vector; the caller has checked that it is this worker's and newer."""
+    def take(self, vector: Vector, at: float, wall: float) -> Sample | None:
+        """Remember the vector; the caller has checked that it is this worker's and newer. Its new steps, if there are any."""
+        for sign in vector.logs:
+            self.signs.append((at, sign))
+        if vector.exporters is not None:
+            self.exporters = vector.exporters
+        elif vector.logs and not vector.ranks and vector.machine is None and vector.launcher is None:
+            return None  # what a log said is no sign of life
+        if self.heard_at is not None and 0 < at - self.heard_at < MAX_INTERVAL:
+            gap = at - self.heard_at
+            self.interval = gap if self.interval is None else 0.9 * self.interval + 0.1 * gap
         self.vector, self.heard_at, self.heard_wall = vector, at, wall
         found: list[Sample] = []
+        before = self.step
         for rank in vector.ranks:
+            if (
+                rank.page is not PageState.OK
+                and rank.rank not in self.ranks
+                and self.ranks
+                and vector.worker is not None
+            ):
+                continue  # a recording without a page does not know whose page is missing
             track = self.ranks.setdefault(rank.rank, RankTrack(rank))
             sample = track.take(rank, at)
             if sample is not None:
                 found.append(sample)
-        if found:
-            # The slowest rank sets the pace of its worker.
-            whole = Sample(at, max(s.steps for s in found), max(s.compute for s in found), max(s.step for s in found))
-            self.samples.append(whole)
-            if len(self.prefix) < KEPT_PREFIX:
-                self.prefix.append(whole)
+        self._page(vector, at)
+        after = self.step
+        if after is not None and after != before:
+            self.progress_at = at
+        if not found:
+            return None
+        # The slowest rank sets the pace of its worker.
+        self.sample = Sample(
+            at,
+            max(s.steps for s in found),
+            max(s.compute for s in found),
+            max(s.step for s in found),
+            max((s.data for s in found if s.data is not None), default=None),
+            max((s.communication for s in found if s.communication is not None), default=None),
+        )
+        return self.sample
+
+    def _page(self, vector: Vector, at: float) -> None:
+        there = {r.rank for r in vector.ranks if r.page not in (PageState.NONE, PageState.UNREAD)}
+        lost = [r.known_at for number, r in self.ranks.items() if r.known is not None and number not in there]
+        self.lost_since = min(lost, default=None)
+        if any(rank.page is PageState.OK for rank in vector.ranks):
+            self.page_at, self.missing_since = at, None
+        elif (
+            self.page_at is not None
+            and self.missing_since is None
+            and all(rank.page in (PageState.NONE, PageState.UNREAD) for rank in vector.ranks)
+        ):
+            self.missing_since = at
 
     def launcher_state(self, attempt: str) -> LauncherState:
         """What its launcher says of this attempt; `unknown` while it is at another one."""
@@ -128,6 +210,9 @@ class WorkerTrack:
     @property
     def step(self) -> int | None:
         """The last step that all its ranks have completed."""
+        if len(self.ranks) == 1:
+            known_rank = next(iter(self.ranks.values())).known
+            return None if known_rank is None else known_rank.step
         steps = [rank.known.step if rank.known is not None else None for rank in self.ranks.values()]
         known = [step for step in steps if step is not None]
         return min(known) if known and len(known) == len(steps) else None
@@ -136,31 +221,47 @@ class WorkerTrack:
         """Of its ranks, as last known."""
         return {r.known.phase for r in self.ranks.values() if r.known is not None and r.known.phase is not None}
 
-    def recent(self, count: int, since: float) -> list[Sample]:
-        """At most `count` samples, none older than `since`."""
-        newest: list[Sample] = []
-        for sample in reversed(self.samples):
-            if sample.at < since or len(newest) == count:
-                break
-            newest.append(sample)
-        return newest
+    def role(self) -> str | None:
+        """Its position in the job's groups, where its ranks agree on one."""
+        found = {rank.known.role for rank in self.ranks.values() if rank.known is not None}
+        return next(iter(found)) if len(found) == 1 else None
 
-    def before(self, at: float) -> list[Sample]:
-        """Kept samples older than `at`, the first ones of the attempt among them."""
-        kept = [sample for sample in self.samples if sample.at < at]
-        oldest = kept[0].at if kept else at
-        return [sample for sample in self.prefix if sample.at < min(at, oldest)] + kept
+    def waits(self) -> bool:
+        """Whether all its ranks are in a collective, as last known."""
+        return bool(self.ranks) and all(r.known is not None and r.known.in_collective for r in self.ranks.values())
+
+    def sign(self, *signatures: LogSignature, since: float) -> tuple[float, LogSign] | None:
+        """The first such line of its logs since then."""
+        return next(((at, sign) for at, sign in self.signs if at >= since and sign.signature in signatures), None)
 
 
 class JobTrack:
     """All workers of one attempt."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        *,
+        launchers: bool = True,
+        features: FeatureBoard | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """`launchers`: whether vectors tell the launchers' states; a recording's do not."""
+        self.features = features
+        self.pace = pace
+        self.progress_at = 0.0
+        """When any worker last completed a step, on the judge's clock."""
+        self._noted_at = -1.0
+        self._taken = 0
+        self._phase_of = -1
+        self._phase: TrainingPhase | None = None
         self.attempt = attempt
+        self._launchers = launchers
         self.members = {member.uid: WorkerTrack(index, member) for index, member in attempt.members()}
         self.workers = sorted(
             (track for track in self.members.values() if track.index is not None), key=lambda track: track.index or 0
         )
+        self.by_index = {track.index: track for track in self.workers if track.index is not None}
         self._speed: deque[tuple[float, int]] = deque(maxlen=256)
         self.first_seen: tuple[int, float] | None = None
         """The first step seen that all workers have completed, and when (Unix seconds)."""
@@ -183,9 +284,34 @@ class JobTrack:
         before = track.vector
         if before is not None and before.boot == vector.boot and before.sequence >= vector.sequence:
             return f"sequence {vector.sequence} came after {before.sequence}"
-        track.take(vector, at, wall)
-        self._note_step(at, wall)
+        self.take_of(track, vector, at, wall)
         return None
+
+    def take_of(self, track: WorkerTrack, vector: Vector, at: float, wall: float) -> None:
+        """Remember a vector that is known to be the worker's."""
+        self._taken += 1
+        sample = track.take(vector, at, wall)
+        if track.progress_at == at:
+            self.progress_at = at
+        index = track.index
+        if index is not None:
+            if vector.exporters is not None and self.features is not None:
+                self.features.take(index, vector.exporters)
+            if sample is not None and self.pace is not None:
+                self.pace.add(index, track.role(), sample)
+        if self.first_seen is None or not 0 <= at - self._noted_at < NOTE_SECONDS:
+            self._noted_at = at
+            self._note_step(at, wall)
+
+    def admit(self, index: int, member: Member) -> None:
+        """A worker that nobody announced: in a recording, whoever speaks takes part."""
+        track = WorkerTrack(index, member)
+        self.members[member.uid] = self.by_index[index] = track
+        self.workers = sorted(self.by_index.values(), key=lambda each: each.index or 0)
+
+    def runs(self, track: WorkerTrack) -> bool:
+        """Whether its ranks run, as far as its launcher says; without launchers they do."""
+        return not self._launchers or track.launcher_state(self.attempt.spec.id) == "running"
 
     def _note_step(self, at: float, wall: float) -> None:
         step = self.step
@@ -221,8 +347,11 @@ class JobTrack:
 
     def phase(self) -> TrainingPhase | None:
         """One rank that evaluates or saves keeps all others waiting: its phase is the job's."""
-        found = {phase for track in self.workers for phase in track.phases()}
-        return next((phase for phase in _PHASES if phase in found), None)
+        if self._phase_of != self._taken:
+            found = {rank.known.phase for rank in self.ranks() if rank.known is not None}
+            self._phase = next((phase for phase in _PHASES if phase in found), None)
+            self._phase_of = self._taken
+        return self._phase
 
     def ranks(self) -> Iterable[RankTrack]:
         """Of all workers."""
@@ -235,5 +364,5 @@ class JobTrack:
 
     def step_seconds(self) -> float | None:
         """The typical recent duration of a step."""
-        values = [track.samples[-1].step for track in self.workers if track.samples]
+        values = [track.sample.step for track in self.workers if track.sample is not None]
         return median(values) if values else None

@@ -41,7 +41,7 @@ def test_a_node_that_is_slow_is_named_by_eagle_eye(
         "eagleEye": {
             "intervalSeconds": 1,
             "hang": {"factor": 20, "minSeconds": 120, "initSeconds": 240},
-            "slow": {"ratio": 1.5, "seconds": 5, "minSteps": 5},
+            "slow": {"ratio": 1.5, "seconds": 40, "minSteps": 5},
         }
     }
     job.apply()

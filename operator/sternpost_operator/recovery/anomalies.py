@@ -38,9 +38,11 @@ def anomaly_signals(
             case AnomalyKind.SLOW:
                 if worker is not None and spec.evict:
                     yield _signal(spec, Cause.SLOW_NODE, worker, blames_node=True, replace=True)
-            case _:
+            case AnomalyKind.HARDWARE:
                 if worker is not None and spec.evict:
                     yield _signal(spec, Cause.NODE_UNHEALTHY, worker, blames_node=True, replace=True)
+            case AnomalyKind.LOSS | AnomalyKind.DATA_STALL | AnomalyKind.STORAGE_STALL | AnomalyKind.OUTLIER:
+                pass  # for people: no machine is to blame for the first three, and an outlier is only suspected
 
 
 def _blamed(spec: AnomalySpec, working: Sequence[AttemptWorker]) -> AttemptWorker | None:

@@ -159,5 +159,6 @@ def _spec(view: View, status: TrainingJobStatus, action: AttemptAction) -> Attem
         ranks_per_worker=view.job.spec.ranks_per_worker,
         previous_workers=view.previous_workers(),
         grace_seconds=view.policy.grace_seconds,
+        eagle_eye=view.job.spec.eagle_eye,
         issued_at=status.attempt.issued_at or view.now,
     )

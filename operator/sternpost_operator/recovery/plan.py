@@ -21,6 +21,7 @@ from sternpost_operator.recovery import (
     saving,
     stages,
     suspend,
+    thresholds,
     tracking,
 )
 from sternpost_operator.recovery.actions import Action
@@ -87,7 +88,9 @@ def _advance(view: View, status: TrainingJobStatus) -> tuple[TrainingJobStatus, 
     status = _with_lost_nodes(view, status)
     status = _with_all_replaced(view, status)
     issued = attempts.issue_run(view, status)
-    writes: tuple[Action, ...] = (issued.write,) if issued.write else saving.write(view, issued.status, run)
+    # One at a time: each is made of the Attempt as it was seen.
+    changed = saving.write(view, issued.status, run) or thresholds.write(view, run)
+    writes: tuple[Action, ...] = (issued.write,) if issued.write else changed
     return issued.status, (*writes, *pods.reconcile(view, issued.status, issued.assigned))
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from sternpost_operator.resources.base import API_VERSION, Model, ObjectMeta, Time, list_map
+from sternpost_operator.resources.training_job import EagleEyePolicy
 
 MAX_WORKERS = 10_000
 MAX_SPARES = 1000
@@ -74,6 +75,8 @@ class AttemptSpec(Model):
     """While it runs: all ranks save a checkpoint just after this step, because a node of theirs is about to go. Whoever
     learns of it too late does not save; nothing is restarted because of it."""
     grace_seconds: float = 10
+    eagle_eye: EagleEyePolicy | None = None
+    """The detectors' thresholds that count now: changed in the job while it runs, they change here, and nothing restarts."""
     issued_at: Time
 
 

@@ -166,11 +166,14 @@ class HangPolicy(Model):
 
 
 class SlowPolicy(Model):
-    """A worker whose own compute time is `ratio` times its peers' median for `seconds` is slow."""
+    """A worker whose own compute time is apart from its peers' is named as soon as that is sure; when it is left is said here."""
 
     ratio: float = Field(1.5, ge=1.05, le=100)
-    seconds: Seconds = 15
+    """Times the peers' median, at least, that its compute time must be where nothing but slowness is seen of it."""
+    seconds: Seconds = 120
+    """How long a slow node is suffered before it is evicted; half of that where its hardware says why."""
     min_steps: int = Field(8, ge=3, le=10_000)
+    """How many slow steps there must have been."""
 
 
 class EagleEyePolicy(Model):

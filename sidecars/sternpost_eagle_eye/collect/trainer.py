@@ -28,15 +28,17 @@ def rank_vector(text: str, rank: int, attempt: str) -> tuple[RankVector, int]:
     attempts = {s.labels.get("attempt") for s in page.samples if s.name == "sternpost_attempt_info"}
     if (ranks and ranks != {str(rank)}) or (attempts and attempts != {attempt}):
         return RankVector(rank=rank, page=PageState.OTHER), page.dropped
-    return RankVector(rank=rank, page=PageState.OK, **_fields(page)), page.dropped
+    return RankVector(rank=rank, page=PageState.OK, **rank_fields(page)), page.dropped
 
 
-def _fields(page: Page) -> dict[str, Any]:
+def rank_fields(page: Page) -> dict[str, Any]:
+    """Fields of a RankVector from the samples of one rank."""
     phase = page.chosen("sternpost_phase", "phase")
     if phase == "train" and page.value("sternpost_checkpoint_waiting") == 1:
         phase = "checkpoint"  # the script has not said so, but the Checkpointer has
     source = page.chosen("sternpost_restore_source", "source")
     waiting = page.value("sternpost_in_collective")
+    stuck = page.value("sternpost_checkpoint_waiting")
     restored = page.finite("sternpost_restored_step")
     return {
         "step": page.count("sternpost_step"),
@@ -51,6 +53,12 @@ def _fields(page: Page) -> dict[str, Any]:
         "step_count": page.count("sternpost_step_seconds_count"),
         "compute_sum": page.total("sternpost_compute_seconds_sum"),
         "compute_count": page.count("sternpost_compute_seconds_count"),
+        "data_sum": page.total("sternpost_data_seconds_sum"),
+        "data_count": page.count("sternpost_data_seconds_count"),
+        "communication_sum": page.total("sternpost_communication_seconds_sum"),
+        "communication_count": page.count("sternpost_communication_seconds_count"),
+        "role": (page.label("sternpost_role_info", "role") or "")[:256] or None,
+        "checkpoint_waiting": None if stuck is None else stuck == 1,
         "samples": page.total("sternpost_samples_total"),
         "blocked_sum": page.total("sternpost_checkpoint_blocked_seconds_sum"),
         "blocked_count": page.count("sternpost_checkpoint_blocked_seconds_count"),

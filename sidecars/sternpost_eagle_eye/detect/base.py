@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
+from sternpost_eagle_eye.config import EagleEyePolicy
 from sternpost_eagle_eye.track import JobTrack
 
 Kind = Literal["worker-gone", "hang", "slow", "hardware", "loss", "data-stall", "storage-stall", "outlier"]
@@ -29,3 +31,18 @@ class Detector(Protocol):
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """All that is wrong at `now`, in seconds of the judge's clock, which stands still while the judge itself does."""
         ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A detector that has thresholds."""
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these count; what was learnt stays."""
+        ...
+
+
+def names(workers: Iterable[int]) -> str:
+    """At most ten of them."""
+    found = sorted(workers)
+    return ", ".join(str(worker) for worker in found[:10]) + ("…" if len(found) > 10 else "")

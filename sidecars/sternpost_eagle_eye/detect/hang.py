@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 
-from sternpost_eagle_eye.config import HangPolicy
-from sternpost_eagle_eye.detect.base import Finding
+from sternpost_eagle_eye.config import EagleEyePolicy, HangPolicy
+from sternpost_eagle_eye.detect.base import Finding, names
 from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 from sternpost_eagle_eye.vector import PageState, TrainingPhase
 
@@ -13,8 +14,13 @@ BLOCKED_SECONDS = 5.0
 """A process without processor time for so long is blocked."""
 UNCORROBORATED = 3.0
 """Times the limit after which a standstill is reported without any other sign."""
-PAUSE_FACTOR = 4.0
-"""Times the minimum, outside of training: a save waits for storage, an evaluation reads other data; both vary."""
+SAVE_FACTOR = 2.0
+"""Times the minimum during a save, which waits for storage: that varies."""
+
+QUIET = 0.35
+"""Share of the usual traffic or load that is left when nobody works."""
+ODD = 0.4
+"""Difference of GPU load that sets one worker apart."""
 
 Marker = tuple[tuple[int, int | None, TrainingPhase | None], ...]
 
@@ -34,13 +40,17 @@ class _Signs:
     blocked: frozenset[int]
     """No rank used the processor."""
     behind: frozenset[int]
+    odd: frozenset[int]
+    """Whose GPUs are busy while all others' are not, or the other way round."""
+    quiet: bool
+    """The machines do visibly less, or other, work than when the job trains."""
 
     workers: int
 
     def corroborated(self) -> bool:
         # When no page answers at all it is more likely the machine that is busy, or the trainer that is ending.
         some_silent = self.silent and len(self.silent) < self.workers
-        return bool(self.stopped or self.dead or some_silent or self.waiting or self.blocked)
+        return bool(self.stopped or self.dead or some_silent or self.waiting or self.blocked or self.quiet)
 
 
 class HangDetector:
@@ -53,10 +63,14 @@ class HangDetector:
         self._phase: TrainingPhase = "init"
         self._longest: dict[TrainingPhase, float] = {}
 
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these thresholds count."""
+        self._policy = policy.hang
+
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
         """At most one finding: a hang is the job's, whoever is to blame."""
         # A launcher that does not run its ranks is a matter for the operator, and a silent worker for another detector.
-        running = all(track.launcher_state(job.attempt.spec.id) == "running" for track in job.workers)
+        running = all(job.runs(track) for track in job.workers)
         if not running or not job.reports_steps():
             self._progress_at = now
             return []
@@ -102,7 +116,7 @@ class HangDetector:
         if longest is None:
             return max(policy.init_seconds, policy.min_seconds), "the phase was not seen to its end before"
         learned = policy.factor * longest
-        least = policy.min_seconds * (1.0 if phase == "train" else PAUSE_FACTOR)
+        least = policy.min_seconds * (SAVE_FACTOR if phase == "checkpoint" else 1.0)
         if learned > least:
             return learned, f"{policy.factor:g} times the longest of {longest:.1f} s"
         return least, f"the minimum; the longest was {longest:.1f} s"
@@ -132,6 +146,8 @@ def _signs(job: JobTrack, now: float, since: float) -> _Signs:
         computing=having([t for t in workers if any(r.in_collective is False for r in latest[index_of(t)])]),
         blocked=having([t for t in workers if blocked(t)]),
         behind=having([t for t in workers if t.step is not None and t.step < ahead]),
+        odd=_odd(job),
+        quiet=_quiet(job),
         workers=len(job.workers),
     )
 
@@ -139,7 +155,7 @@ def _signs(job: JobTrack, now: float, since: float) -> _Signs:
 def _blame(job: JobTrack, signs: _Signs, stands: str) -> Finding:
     total = len(job.workers)
     notes = [
-        f"{len(found)} of {total} workers {what} ({_names(found)})"
+        f"{len(found)} of {total} workers {what} ({names(found)})"
         for found, what in (
             (signs.waiting, "wait in a collective"),
             (signs.computing, "do not"),
@@ -148,16 +164,19 @@ def _blame(job: JobTrack, signs: _Signs, stands: str) -> Finding:
             (signs.silent, "do not answer on their metrics page"),
             (signs.blocked, "use no processor time"),
             (signs.behind, "are behind in steps"),
+            (signs.odd, "differ from all others in how busy their GPUs are"),
         )
         if found
     ]
     evidence = "; ".join([stands, *notes])
+    everybody = frozenset(track.index for track in job.workers if track.index is not None)
     for culprits, witnesses, confidence in (
-        (signs.stopped, frozenset(range(total)) - signs.stopped, 0.97),
-        (signs.dead, frozenset(range(total)) - signs.dead, 0.95),
+        (signs.stopped, everybody - signs.stopped, 0.97),
+        (signs.dead, everybody - signs.dead, 0.95),
         (signs.silent, signs.waiting | signs.computing, 0.93),
         (signs.computing, signs.waiting, 0.93),
-        (signs.behind, frozenset(range(total)) - signs.behind, 0.9),
+        (signs.behind, everybody - signs.behind, 0.9),
+        (signs.odd, everybody - signs.odd, 0.85),
     ):
         if not culprits or total < 2:
             continue
@@ -174,6 +193,18 @@ def _blame(job: JobTrack, signs: _Signs, stands: str) -> Finding:
     )
 
 
-def _names(workers: frozenset[int]) -> str:
-    names = [str(worker) for worker in sorted(workers)]
-    return ", ".join(names[:10]) + ("…" if len(names) > 10 else "")
+def _quiet(job: JobTrack) -> bool:
+    if job.features is None:
+        return False
+    traffic, busy = job.features.fallen("traffic"), job.features.fallen("busy")
+    return (traffic is not None and traffic < QUIET) or (busy is not None and busy < QUIET)
+
+
+def _odd(job: JobTrack) -> frozenset[int]:
+    busy = job.features.column("busy") if job.features is not None else {}
+    if len(busy) < 3:
+        return frozenset()
+    middle = median(busy.values())
+    odd = frozenset(worker for worker, value in busy.items() if abs(value - middle) > ODD)
+    near = sum(1 for value in busy.values() if abs(value - middle) < ODD / 2)
+    return odd if len(odd) + near == len(busy) else frozenset()

@@ -1,251 +1,214 @@
-"""A worker that needs longer for its own part of a step than its peers do, for as long as one looks.
+"""A worker that needs longer for its own part of a step than its peers do, or whose hardware makes the job slow.
 
-Step time cannot name it: in a synchronous job all workers take equally long for a step, the healthy ones by waiting. Compute
-time without that wait can.
+Three families of signals: its own compute time against peers and past; the job's step time against the job's past; what the
+exporters say of its node. Two of them that agree for long enough are reason to leave the node, one of them to suspect it.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections import deque
-from dataclasses import dataclass, field
-from statistics import median
 
-from sternpost_eagle_eye.config import SlowPolicy
+from sternpost_eagle_eye.config import EagleEyePolicy, SlowPolicy
 from sternpost_eagle_eye.detect.base import Finding
-from sternpost_eagle_eye.track import KEPT_SAMPLES, JobTrack, Sample, WorkerTrack
+from sternpost_eagle_eye.features import BLAMING, FAMILY, FeatureBoard
+from sternpost_eagle_eye.pace import Pace
+from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 
-WINDOW_SAMPLES = 5
-"""The median of so many is compared: single seconds are noise."""
-MIN_SAMPLES = 3
-FRESH_SECONDS = 8.0
-DIP = 0.9
-"""A window below this share of the ratio is a dip; one in between neither ends nor confirms the persistence."""
-MAX_DIPS = 2
-"""One after the other; more end the persistence."""
+LEVEL = 7.0
+"""Of the sums: a worker twice as slow reaches it in 14 s, one of 1.3 times in 40 s."""
+SIGNED_LEVEL = 2.5
+"""The same where the node's own hardware says why."""
+SIGN_SECONDS = 4.0
+SIGN_LEAD = 90.0
+"""A sign that began so long before the job became slow is no reason for it."""
+MARGIN = 1.8
+"""Times as many signs as anybody else's, where only signs can tell who it is."""
 EXTREME = 1.5
 """Times the ratio: slow beyond doubt even if the job was never seen healthy."""
-MIN_EXCESS_SECONDS = 0.005
-MIN_EXCESS_SHARE = 0.1
-"""Of the step: what costs less does not matter to the job."""
-ROSE = 1.1
+ROSE = 1.06
 """The job's step time against that before, at least."""
-MIN_HISTORY = 10
-"""Samples of the time before that make a comparison with it."""
-SETTLE_SECONDS = 5.0
-"""Before the first slow window: it reaches back so far."""
-MOST = 0.8
-"""Share of the single samples of a streak that must be slow, too."""
-FEW_PEERS = 2.0
-"""Times as long where less than two peers make the comparison."""
-NOISE_QUANTILE = 0.99
-NOISE_MARGIN = 1.25
-"""Times the logarithm of the noise's quantile: what healthy workers of this job show now and then blames nobody."""
-NOISE_KEPT = 4000
-NOISE_ENOUGH = 60
-"""Windows of healthy workers that make a picture of the noise."""
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A worker's present state."""
-
-    track: WorkerTrack
-    newest: Sample
-    compute: float
-    step: float
-
-
-@dataclass
-class _Streak:
-    """A worker's uninterrupted run of slow windows."""
-
-    since: float
-    until: float
-    steps: int
-    previous: float
-    """Of the newest sample that has been counted."""
-    last_ratio: float
-    ratios: list[float] = field(default_factory=list)
-    """Of the windows: noise after all, if the streak ends by itself."""
-    samples: int = 0
-    slow_samples: int = 0
-    low: int = 0
-    """Dips, one after the other."""
-
-    @property
-    def seconds(self) -> float:
-        return self.until - self.since
-
-    def extend(self, window: _Window, ratio: float, *, slow: bool) -> None:
-        """One more window; `slow`: whether its newest sample is, too. Without a new sample nothing is confirmed."""
-        if window.newest.at <= self.previous:
-            return
-        self.last_ratio = ratio
-        self.steps += window.newest.steps
-        self.until = self.previous = window.newest.at
-        self.samples += 1
-        self.slow_samples += slow
-        if len(self.ratios) < KEPT_SAMPLES:
-            self.ratios.append(ratio)
+MIN_EXCESS_SECONDS = 0.005
+MIN_EXCESS_SHARE = 0.08
+"""Of the step: what costs less does not matter to the job."""
+SIGNED_SHARE = 0.5
+"""Of `seconds`, where hardware says why: then it is no straggler that recovers."""
+LEAST_STEPS = 3
+JOB_SECONDS = 120.0
+"""That all get slower together is said late: it has many reasons, and most of them pass."""
+MOST_APART = 0.25
+"""If a larger share of the workers stands out, it is not the nodes."""
+JOB_LEVEL = 3.0
 
 
 class SlowDetector:
-    """Keeps a streak for each worker against its peers, and one for the job against its own past."""
+    """Reads the sums of `Pace` and the signs of the `FeatureBoard`; both are updated before."""
 
     def __init__(self, policy: SlowPolicy) -> None:
         self._policy = policy
-        self._streaks: dict[int, _Streak] = {}
-        self._job: _Streak | None = None
-        self._noise: deque[float] = deque(maxlen=NOISE_KEPT)
-        """Ratios of windows in which a worker was healthy, or was slow for a moment only."""
+        self._signed_since: dict[int, float] = {}
+
+    def adopt(self, policy: EagleEyePolicy) -> None:
+        """From now on these thresholds count."""
+        self._policy = policy.slow
+
+    @property
+    def _scale(self) -> float:
+        return self._policy.scale()
 
     def evaluate(self, job: JobTrack, now: float) -> list[Finding]:
-        """One finding for each slow worker, or one without a worker when more than half are slow."""
-        windows = self._windows(job, now)
-        if not windows or len(windows) <= len(job.workers) / 2:
-            return []  # evaluating, saving, or standing: streaks neither grow nor end
-        ordered = sorted(window.compute for window in windows.values())
-        for index, window in windows.items():
-            peers = _median_without(ordered, window.compute) if len(windows) > 1 else None
-            self._follow(index, window, peers)
-        for index in [index for index in self._streaks if index not in windows]:
-            self._noise.extend(self._streaks.pop(index).ratios)
-        risen = [index for index, window in windows.items() if self._risen(window) >= self._policy.ratio]
-        whole = self._follow_job(windows, risen)
-        if whole is not None:
-            extreme = self._policy.ratio * EXTREME
-            clear = {i for i, s in self._streaks.items() if s.last_ratio >= extreme} if len(windows) >= 3 else set()
-            if not clear:
-                return [whole] if self._lasted(self._job) else []
-            return [f for i in clear if (f := self._judge(i, windows[i], windows)) is not None]
-        slow = [index for index, streak in self._streaks.items() if self._beyond_noise(streak, len(windows) - 1)]
-        return [f for index in slow if (f := self._judge(index, windows[index], windows)) is not None]
+        """One finding for each slow worker, or one without a worker when all are slow together."""
+        pace, features = job.pace, job.features
+        if pace is None or features is None or not pace.workers:
+            return []
+        apart = [
+            worker
+            for row, worker in enumerate(pace.workers)
+            if pace.apart.sum[row] >= SIGNED_LEVEL * self._scale and pace.fresh[row] and self._matters(pace, row)
+        ]
+        found = [finding for w in apart if (finding := self._apart(job, pace, features, w, now)) is not None]
+        if len(apart) > max(1.0, MOST_APART * len(pace.workers)):
+            # Several at once, by compute time alone, are uneven input rather than several sick nodes.
+            found = [f for f in found if f.worker is not None and self._signs(features, pace, f.worker, now)]
+        if found:
+            return found
+        signed = self._by_signs(job, pace, features, now)
+        if signed is not None:
+            return [signed]
+        return self._job(pace, now)
 
-    def _windows(self, job: JobTrack, now: float) -> dict[int, _Window]:
-        horizon = max(FRESH_SECONDS, 3 * (job.step_seconds() or 0.0))
-        found: dict[int, _Window] = {}
-        for track in job.workers:
-            if not track.samples or track.index is None or track.samples[-1].at < now - horizon:
-                continue
-            recent = track.recent(WINDOW_SAMPLES, now - WINDOW_SAMPLES * horizon)
-            if len(recent) >= MIN_SAMPLES:
-                found[track.index] = _Window(
-                    track, recent[0], median(s.compute for s in recent), median(s.step for s in recent)
-                )
-        return found
+    def _matters(self, pace: Pace, row: int) -> bool:
+        excess = float(pace.compute[row] - pace.peers[row])
+        return excess >= max(MIN_EXCESS_SECONDS, MIN_EXCESS_SHARE * float(pace.step[row]))
 
-    def _follow(self, index: int, window: _Window, peers: float | None) -> None:
-        """One more look at a worker; alone, it is compared with its own past."""
-        ratio = window.compute / peers if peers else self._risen(window)
-        base = peers if peers is not None else window.compute / max(ratio, 1e-9)
-        excess = window.compute - base
-        if excess < max(MIN_EXCESS_SECONDS, MIN_EXCESS_SHARE * window.step):
-            ratio = min(ratio, 1.0)
-        streak = self._streaks.get(index)
-        if streak is None and ratio >= self._policy.ratio:
-            at = window.newest.at
-            streak = self._streaks[index] = _Streak(at, at, 0, at, ratio)
-        if streak is None:
-            self._noise.append(ratio)
-        else:
-            streak.extend(window, ratio, slow=window.newest.compute >= self._policy.ratio * base)
-            streak.low = streak.low + 1 if ratio < self._policy.ratio * DIP else 0
-            if streak.low > MAX_DIPS:
-                self._noise.extend(self._streaks.pop(index).ratios)
+    def _signs(self, features: FeatureBoard, pace: Pace, worker: int, now: float) -> dict[str, float]:
+        onset = min(float(pace.job.since[0]), now)
+        row = pace.row(worker)
+        if row is not None:
+            onset = min(onset, float(pace.apart.since[row]))
+        signs = features.signs(worker, BLAMING, now, SIGN_SECONDS)
+        board = features.row(worker)
+        return {
+            name: s
+            for name, s in signs.items()
+            if board is not None and features.began(board, name) >= onset - SIGN_LEAD
+        }
 
-    def _follow_job(self, windows: dict[int, _Window], risen: list[int]) -> Finding | None:
-        if len(risen) <= len(windows) / 2 or len(windows) < 2:
-            self._job = None
+    def _apart(self, job: JobTrack, pace: Pace, features: FeatureBoard, worker: int, now: float) -> Finding | None:
+        row = pace.row(worker)
+        if row is None or math.isnan(pace.ratio[row]):
             return None
-        first = windows[risen[0]]
-        ratio = median(self._risen(windows[index]) for index in risen)
-        if self._job is None:
-            self._job = _Streak(first.newest.at, first.newest.at, 0, first.newest.at, ratio)
-        else:
-            self._job.extend(first, ratio, slow=True)
-        return Finding(
-            "slow",
-            None,
-            0.5,
-            False,
-            f"{len(risen)} of {len(windows)} workers compute {ratio:.2f} times as long as before for "
-            f"{self._job.seconds:.0f} s: more than half, so that the job and no node is to blame",
-        )
-
-    def _lasted(self, streak: _Streak | None, times: float = 1.0) -> bool:
-        return (
-            streak is not None
-            and streak.seconds >= times * self._policy.seconds
-            and streak.steps >= self._policy.min_steps
-        )
-
-    def _beyond_noise(self, streak: _Streak, peers: int) -> bool:
-        """Whether healthy workers of this very job never look like that."""
-        if not self._lasted(streak, FEW_PEERS if peers < 2 else 1.0) or streak.slow_samples < MOST * streak.samples:
-            return False
-        if len(self._noise) < NOISE_ENOUGH:
-            return True
-        usual = sorted(self._noise)[int(NOISE_QUANTILE * (len(self._noise) - 1))]
-        # Noise does not last: the longer a streak, the less it has to stand out.
-        margin = NOISE_MARGIN * min(1.0, 2 * self._policy.seconds / max(streak.seconds, 1e-9))
-        return math.log(max(median(streak.ratios), 1e-9)) >= margin * math.log(max(usual, 1.0))
-
-    def _risen(self, window: _Window) -> float:
-        """Compute time against the worker's own before the last `seconds`; 0 if there is none to compare with."""
-        history = window.track.before(window.newest.at - self._policy.seconds - SETTLE_SECONDS)
-        if len(history) < MIN_HISTORY:
-            return 0.0
-        return window.compute / max(median(s.compute for s in history), 1e-9)
-
-    def _judge(self, index: int, window: _Window, windows: dict[int, _Window]) -> Finding | None:
-        streak = self._streaks.get(index)
-        if streak is None or not self._beyond_noise(streak, len(windows) - 1):
+        signs = self._signs(features, pace, worker, now)
+        ratio, policy = float(pace.ratio[row]), self._policy
+        seconds, steps = now - float(pace.apart.since[row]), int(pace.apart.steps[row])
+        level = (SIGNED_LEVEL if signs else LEVEL) * self._scale
+        own = pace.own_ratio(worker)
+        peers = len(pace.workers) - 1
+        if peers == 1:
+            level *= 1.5
+            if own is not None and own < ROSE:
+                return None  # it is the other one that became faster
+        rose = pace.risen_job(ROSE)
+        extreme = ratio >= EXTREME * policy.ratio
+        if pace.apart.sum[row] < level or steps < max(LEAST_STEPS, policy.min_steps // 2):
             return None
-        ratio, policy = streak.last_ratio, self._policy
-        history = window.track.before(streak.since - SETTLE_SECONDS)
-        enough = len(history) >= MIN_HISTORY
-        step_before = median(s.step for s in history) if enough else None
-        own_before = median(s.compute for s in history) if enough else None
-        rose = step_before is not None and window.step >= ROSE * step_before
-        own_rose = own_before is not None and window.compute >= policy.ratio * own_before
-        if len(windows) == 1:
-            evict, why = False, "there is no peer to compare with"
-        elif len(windows) == 2:
-            evict, why = own_rose, "with one peer only, its own past must agree"
-        else:
-            evict, why = rose or ratio >= EXTREME * policy.ratio, "the job was never seen faster"
-        peers = [w.compute for i, w in windows.items() if i != index]
-        waits = [w.step - w.compute for i, w in windows.items() if i != index]
-        parts = [f"compute {_milliseconds(window.compute)}"]
-        if peers:
-            parts.append(
-                f"against a median of {_milliseconds(median(peers))} of {len(peers)} peers ({ratio:.2f} times) "
-                f"for {streak.seconds:.0f} s and {streak.steps} steps; the peers wait {_milliseconds(median(waits))} a step"
-            )
-        else:
-            parts.append(f"for {streak.seconds:.0f} s and {streak.steps} steps")
-        if own_before is not None and step_before is not None:
-            parts.append(
-                f"; before, it took {_milliseconds(own_before)} of {_milliseconds(step_before)} a step, now of "
-                f"{_milliseconds(window.step)}"
-            )
+        if pace.knows(worker) and pace.knows_past() and not rose and not extreme:
+            return None  # the job does not feel it
+        if not signs and features.idle_alone(worker, now, float(pace.apart.since[row])):
+            return None  # its machine is healthy and has less to do than before: it waits for input
+        why = self._doubt(peers, own, rose or extreme, seconds, ratio, signed=bool(signs))
+        if steps < policy.min_steps:
+            why = why or "too few steps"
+        evict = not why
+        track = job.by_index[worker]
+        parts = [_compute_words(pace, track, row, peers, now)]
+        if rose:
+            parts.append(f"the job's steps take {pace.job_ratio:.2f} times as long as before")
+        if signs:
+            parts.append(features.words(worker, signs))
         if not evict:
-            parts.append(f"; only suspected: {why}")
-        confidence = min(0.99, 0.9 + 0.03 * (ratio / policy.ratio - 1)) if evict else 0.6
-        return Finding("slow", index, confidence, evict, " ".join(parts).replace(" ;", ";"))
+            parts.append(f"only suspected: {why}")
+        confidence = min(0.99, (0.92 if signs else 0.9) + 0.03 * (ratio - 1)) if evict else (0.85 if signs else 0.7)
+        return Finding("slow", worker, confidence, evict, "; ".join(parts))
+
+    def _doubt(self, peers: int, own: float | None, worse: bool, seconds: float, ratio: float, *, signed: bool) -> str:
+        """Why the worker is only suspected; empty if nothing speaks for it."""
+        policy = self._policy
+        doubts = (
+            (peers == 0, "there is no peer to compare with"),
+            (peers == 1 and (own is None or own < policy.ratio), "with one peer only, its own past must agree"),
+            (not worse, "the job was never seen faster"),
+            (seconds < (SIGNED_SHARE if signed else 1.0) * policy.seconds, "it may recover"),
+            (not signed and ratio < policy.ratio, f"less than {policy.ratio:g} times, and nothing else is wrong there"),
+        )
+        return next((words for doubtful, words in doubts if doubtful), "")
+
+    def _by_signs(self, job: JobTrack, pace: Pace, features: FeatureBoard, now: float) -> Finding | None:
+        """The job is slow, nobody's compute time says why, and one node's hardware does."""
+        since = float(pace.job.since[0])
+        if pace.job.sum[0] < SIGNED_LEVEL * self._scale or pace.job.steps[0] < 3 or pace.job_ratio < ROSE:
+            self._signed_since.clear()
+            return None
+        weights = {
+            worker: sum(min(strength, 50.0) for strength in signs.values())
+            for worker in features.any_signs(BLAMING)
+            if worker in job.by_index
+            and (signs := self._signs(features, pace, worker, now))
+            and self._explains(pace, worker, signs)
+        }
+        if not weights:
+            return None
+        worker, most = max(weights.items(), key=lambda pair: (pair[1], -pair[0]))
+        second = max((weight for other, weight in weights.items() if other != worker), default=0.0)
+        if most < MARGIN * second:
+            return None
+        began = self._signed_since.setdefault(worker, now)
+        seconds = now - max(began, since)
+        evict = len(pace.workers) > 2 and seconds >= SIGNED_SHARE * self._policy.seconds
+        signs = self._signs(features, pace, worker, now)
+        evidence = (
+            f"the job's steps take {pace.job_ratio:.2f} times as long as before for {now - since:.0f} s, and of all "
+            f"{len(pace.workers)} nodes that of worker {worker} on {job.by_index[worker].member.node} stands out: "
+            f"{features.words(worker, signs)}"
+        )
+        if not evict:
+            evidence += "; only suspected: it may recover"
+        return Finding("slow", worker, 0.92 if evict else 0.8, evict, evidence)
+
+    @staticmethod
+    def _explains(pace: Pace, worker: int, signs: dict[str, float]) -> bool:
+        """Where waits are told from computing, heat and lost processor time show in the worker's own."""
+        if not pace.measured() or any(FAMILY[name] == "network" for name in signs):
+            return True
+        own = pace.own_ratio(worker)
+        return own is None or own >= ROSE
+
+    def _job(self, pace: Pace, now: float) -> list[Finding]:
+        since, ratio = float(pace.job.since[0]), pace.job_ratio
+        lasted = now - since >= JOB_SECONDS * self._scale and pace.job.steps[0] >= self._policy.min_steps
+        if not lasted or ratio < self._policy.ratio or pace.job.sum[0] < LEVEL * self._scale:
+            return []
+        share = pace.risen(1.1)
+        return [
+            Finding(
+                "slow",
+                None,
+                0.5,
+                False,
+                f"steps take {ratio:.2f} times as long as before for {now - since:.0f} s; {share:.0%} of "
+                f"{len(pace.workers)} workers compute longer than before: the job and no node is to blame",
+            )
+        ]
 
 
-def _median_without(ordered: list[float], value: float) -> float:
-    """The median of a sorted list of two or more without one occurrence of `value`, which it holds."""
-    at = bisect_left(ordered, value)
-    count = len(ordered) - 1
-
-    def item(position: int) -> float:
-        return ordered[position if position < at else position + 1]
-
-    return item(count // 2) if count % 2 else (item(count // 2 - 1) + item(count // 2)) / 2
+def _compute_words(pace: Pace, track: WorkerTrack, row: int, peers: int, now: float) -> str:
+    ratio, seconds, steps = float(pace.ratio[row]), now - float(pace.apart.since[row]), int(pace.apart.steps[row])
+    where = f"worker {track.index} on node {track.member.node}"
+    against = f"a median of {_milliseconds(pace.peers[row])} of {peers} peers" if peers else "its own past"
+    waits = max(0.0, float(pace.step[row] - pace.peers[row]))
+    return (
+        f"{where}: compute {_milliseconds(pace.compute[row])} against {against} ({ratio:.2f} times what is usual for it) "
+        f"for {seconds:.0f} s and {steps} steps; the peers wait {_milliseconds(waits)} a step"
+    )
 
 
 def _milliseconds(seconds: float) -> str:

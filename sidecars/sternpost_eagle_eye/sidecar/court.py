@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from sternpost_eagle_eye.attempt import Attempt
-from sternpost_eagle_eye.config import Settings
+from sternpost_eagle_eye.config import EagleEyePolicy, Settings
 from sternpost_eagle_eye.control_plane.base import ControlPlane
 from sternpost_eagle_eye.judge import Judge
 from sternpost_eagle_eye.progress import ProgressReport, progress_report
@@ -64,16 +64,23 @@ class Court:
         self._metrics.judging.set(0)
         self.news.happened()
 
+    @property
+    def policy(self) -> EagleEyePolicy:
+        """Thresholds that count now: the Attempt's, else those that the Pod was made with."""
+        told = self._attempt.spec.eagle_eye if self._attempt is not None else None
+        return told or self._settings.policy
+
     def convene(self, attempt: Attempt) -> None:
         """A new version of the Attempt: a new judge, or none if that is another worker's task."""
         before, self._attempt = self._attempt, attempt
         if before is not None and self._judge is not None and _same_run(before, attempt):
             self._judge.job.renew(attempt)
+            self._judge.adopt(self.policy)
             self.news.happened()
             return
         worker = attempt.judge()
         ours = worker is not None and worker.uid == self._settings.pod_uid
-        self._judge = Judge(attempt, self._settings.policy, self._monotonic()) if ours else None
+        self._judge = Judge(attempt, self.policy, self._monotonic()) if ours else None
         self._reports = AnomalyReports(attempt, self._settings.namespace) if ours else None
         self._metrics.judging.set(1 if ours else 0)
         self._told = {}

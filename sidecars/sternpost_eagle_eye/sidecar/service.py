@@ -92,9 +92,9 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._follow_attempts()),
-                    group.create_task(self._every(LAUNCHER_POLL_SECONDS, self._look_at_launcher)),
-                    group.create_task(self._every(self._settings.policy.interval_seconds, self._collect)),
-                    group.create_task(self._every(self._settings.policy.interval_seconds, self._court.sit)),
+                    group.create_task(self._every(lambda: LAUNCHER_POLL_SECONDS, self._look_at_launcher)),
+                    group.create_task(self._every(self._interval, self._collect)),
+                    group.create_task(self._every(self._interval, self._court.sit)),
                     group.create_task(self._push_when_wanted()),
                 ]
                 serving = group.create_task(server.serve(sockets=[listener]))
@@ -108,12 +108,15 @@ class Service:
             listener.close()
         log.info("eagle-eye stopped", pod=self._settings.pod)
 
-    async def _every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
-        """Run again and again, `seconds` from start to start; what takes longer delays only itself."""
+    def _interval(self) -> float:
+        return self._court.policy.interval_seconds
+
+    async def _every(self, seconds: Callable[[], float], action: Callable[[], Awaitable[None]]) -> None:
+        """Run again and again, so many seconds from start to start; what takes longer delays only itself."""
         while True:
             started = time.monotonic()
             await action()
-            await asyncio.sleep(max(0.02, started + seconds - time.monotonic()))
+            await asyncio.sleep(max(0.02, started + seconds() - time.monotonic()))
 
     async def _follow_attempts(self) -> None:
         standing = self._handover.standing()

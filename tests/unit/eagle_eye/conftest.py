@@ -17,9 +17,18 @@ from sternpost_eagle_eye.config import EagleEyePolicy, Settings
 from sternpost_eagle_eye.control_plane.folder import FolderControlPlane
 from sternpost_eagle_eye.detect.base import Finding
 from sternpost_eagle_eye.judge import Judge
+from sternpost_eagle_eye.replay import replay_vectors
 from sternpost_eagle_eye.sidecar.court import Court
 from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
-from sternpost_eagle_eye.vector import LauncherVector, PageState, ProcessVector, RankProcess, RankVector, Vector
+from sternpost_eagle_eye.vector import (
+    ExporterVector,
+    LauncherVector,
+    PageState,
+    ProcessVector,
+    RankProcess,
+    RankVector,
+    Vector,
+)
 
 WALL = 1_764_000_000.0
 
@@ -196,6 +205,72 @@ class SimulatedJob:
         self.standing = True
         self.in_collective = [in_collective and worker != culprit for worker in range(self.count)]
         return self
+
+
+class RecordedJob:
+    """A recording of a synchronous job, two steps a second, with exporters: as vectors."""
+
+    def __init__(self, workers: int = 4) -> None:
+        self.items: list[tuple[float, Vector | None]] = []
+        self.t, self.step, self.stands = 1000.0, 10, False
+        self.state: list[dict[str, Any]] = [
+            {"gpus": 8, "ecc_double_bit": 3, "remap_failures": 0, "edac_uncorrectable": 1, "gpu_util": 0.9, "load": 1.0}
+            | {
+                "cpu_total": 0.0,
+                "cpu_steal": 0.0,
+                "sm_clock_least": 1700.0,
+                "filesystem_free": 0.4,
+                "disk_io_time": 0.0,
+            }
+            for _ in range(workers)
+        ]
+        self.rates: list[dict[str, float]] = [{"cpu_total": 64.0, "cpu_steal": 0.1} for _ in range(workers)]
+        self.compute = [0.4] * workers
+        self.sums = [[0.0, 0.0] for _ in range(workers)]
+        self.ranks: list[dict[str, Any]] = [{"loss": 2.5, "grad_norm": 1.0} for _ in range(workers)]
+        self.debt = 0.0
+
+    def run(self, seconds: int) -> RecordedJob:
+        """Seconds of it, with a vector a second of each worker."""
+        for _ in range(seconds):
+            self.t += 1
+            step = max(self.compute) + 0.1
+            self.debt += 0.0 if self.stands else 1.0
+            done = int(self.debt / step)
+            self.debt -= done * step
+            self.step += done
+            for worker, state in enumerate(self.state):
+                self.sums[worker][0] += step * done
+                self.sums[worker][1] += self.compute[worker] * done
+                for name, rate in self.rates[worker].items():
+                    if name in state:
+                        state[name] += rate
+                self.items.append((self.t + worker / 100, self.vector(worker, **self._said(worker, state))))
+        return self
+
+    def _said(self, worker: int, state: dict[str, Any]) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "step": self.step,
+            "phase": "train",
+            "step_sum": self.sums[worker][0],
+            "step_count": self.step,
+            "compute_sum": self.sums[worker][1],
+            "compute_count": self.step,
+            "in_collective": self.stands,
+        }
+        rank = RankVector(rank=worker, page=PageState.OK, **(fields | self.ranks[worker]))
+        return {"ranks": (rank,), "exporters": ExporterVector(at=self.t, **state) if state else None}
+
+    def vector(self, worker: int, **fields: Any) -> Vector:
+        return Vector(attempt="recording", pod_uid="", boot="", sequence=0, worker=worker, node=f"n{worker}", **fields)
+
+    def said(self) -> list[tuple[str, str | None, bool]]:
+        return [(verdict.kind, verdict.node, verdict.evict) for verdict in replay_vectors(self.items)]
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Callable[..., RecordedJob]:
+    return RecordedJob
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from sternpost_eagle_eye.config import EagleEyePolicy
 from sternpost_eagle_eye.detect.base import Finding
 from sternpost_eagle_eye.judge import Judge
 from sternpost_eagle_eye.report import AnomalyReports
+from sternpost_eagle_eye.sidecar.own_metrics import OwnMetrics
 
 
 def test_vectors_that_do_not_count_are_refused_with_a_reason(simulate):
@@ -142,3 +143,15 @@ def test_what_stands_for_long_is_repeated_less_often(make_attempt):
     reports = AnomalyReports(Attempt.model_validate(make_attempt(4)), "default")
     written = [second for second in range(300) if reports.due([slow(2)], 1_764_000_000.0 + second)]
     assert written == [*range(0, 60, 5), *range(85, 300, 30)]
+
+
+def test_an_attempts_thresholds_count_in_place_of_the_pods(tmp_path, make_attempt, make_court):
+    court = make_court(tmp_path, OwnMetrics(), lambda: 0.0)
+    first = make_attempt(4)
+    court.convene(Attempt.model_validate(first))
+    session = court.session
+    assert court.policy == EagleEyePolicy()
+    changed = {**first, "spec": {**first["spec"], "eagleEye": {"intervalSeconds": 2, "slow": {"seconds": 40}}}}
+    court.convene(Attempt.model_validate(changed))
+    assert court.session is session, "what was learnt is kept"
+    assert (court.policy.interval_seconds, court.policy.slow.seconds) == (2, 40)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sternpost_eagle_eye.collect.page import parse_page
-from sternpost_eagle_eye.collect.trainer import _fields
+from sternpost_eagle_eye.collect.trainer import rank_fields
 
 
 @pytest.mark.parametrize(("waiting", "phase"), [("0.0", "train"), ("1.0", "checkpoint")])
@@ -15,4 +15,4 @@ def test_a_checkpointer_that_waits_says_so_where_the_script_does_not(waiting: st
         'sternpost_phase{phase="checkpoint",rank="0"} 0.0\n'
         f'sternpost_checkpoint_waiting{{rank="0"}} {waiting}\n'
     )
-    assert _fields(page)["phase"] == phase
+    assert rank_fields(page)["phase"] == phase

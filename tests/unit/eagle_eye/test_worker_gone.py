@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from sternpost_eagle_eye.vector import PageState
+
 
 def test_confidence_grows_and_eviction_comes_late(simulate):
-    job = simulate(4, seed=1).train(20)
+    job = simulate(4, seed=1).train(20).hang(2)
     job.silent = {2}
     started = job.now
     (first,) = job.run(20, until_found=True)
-    assert 5 < job.now - started <= 7
+    assert job.now - started <= 3
     assert (first.kind, first.worker, first.evict) == ("worker-gone", 2, False)
     (later,) = job.run(20)
     assert not later.evict
@@ -16,6 +18,23 @@ def test_confidence_grows_and_eviction_comes_late(simulate):
     (last,) = job.run(20)
     assert last.evict
     assert "node-2" in last.evidence
+
+
+def test_silence_while_the_others_get_on_evicts_nobody(simulate):
+    job = simulate(4, seed=1).train(20)
+    job.silent = {2}
+    assert job.run(28) == []
+    (finding,) = job.run(300)
+    assert (finding.worker, finding.evict) == (2, False)
+    assert finding.confidence <= 0.5
+
+
+def test_a_trainer_that_is_gone_while_its_machine_reports(simulate):
+    job = simulate(4, seed=1).train(20).hang(2)
+    job.pages[2] = PageState.NONE
+    (finding,) = job.run(4, until_found=True)
+    assert (finding.kind, finding.worker, finding.evict) == ("worker-gone", 2, False)
+    assert not any(found.evict for _, found in job.findings)
 
 
 def test_a_missing_worker_explains_a_hang(simulate):

@@ -139,6 +139,14 @@ def test_hardware_evidence_excludes():
     assert [each.node for each in scene.status.excluded_nodes] == ["node-1"]
 
 
+@pytest.mark.parametrize(
+    "kind", [AnomalyKind.LOSS, AnomalyKind.DATA_STALL, AnomalyKind.STORAGE_STALL, AnomalyKind.OUTLIER]
+)
+def test_what_no_machine_is_to_blame_for_moves_nobody(kind):
+    scene = Scene().running().anomaly(kind, 1, evict=True)
+    assert scene.plan().actions == ()
+
+
 @pytest.mark.parametrize("kind", list(AnomalyKind))
 def test_findings_of_another_attempt_are_refused(kind):
     scene = Scene().running().anomaly(kind, 1, evict=True, attempt="0-deadbeef")

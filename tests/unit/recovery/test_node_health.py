@@ -32,7 +32,7 @@ def test_a_node_condition_is_decisive():
     assert exclusion.proven(scene.status) == ("node-1",)
 
 
-@pytest.mark.parametrize("kind", [AnomalyKind.SLOW, AnomalyKind.HARDWARE, AnomalyKind.OUTLIER])
+@pytest.mark.parametrize("kind", [AnomalyKind.SLOW, AnomalyKind.HARDWARE])
 def test_what_a_job_says_of_a_node_is_no_proof(kind):
     scene = Scene().running().anomaly(kind, 1, evict=True)
     scene.plan()
