@@ -14,6 +14,8 @@ from sternpost_checkpoint.shm.paths import SLOTS
 from sternpost_checkpoint.shm.slot import Slot
 from sternpost_checkpoint.verify import verify_generation
 
+SUPPORT = Path(__file__).resolve().parents[2] / "support"
+
 
 def committed(surroundings: Any) -> Any:
     catalog = surroundings.catalog
@@ -29,6 +31,7 @@ def test_killing_the_trainer_leaves_a_whole_state(surroundings: Any, helpers: An
     """A trainer that only writes, killed again and again: the slots always hold one whole state or more."""
     code = (
         "import sys, importlib.util\n"
+        f"sys.path.insert(0, {str(SUPPORT)!r})\n"
         f"spec = importlib.util.spec_from_file_location('made', {str(Path(__file__).with_name('conftest.py'))!r})\n"
         "made = importlib.util.module_from_spec(spec); sys.modules['made'] = made; spec.loader.exec_module(made)\n"
         "from pathlib import Path\n"
