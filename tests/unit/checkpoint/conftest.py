@@ -332,7 +332,7 @@ class RunningService:
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
     """In memory: these tests sync thousands of files, and what a disk does with that is not what they are about."""
-    path = Path(tempfile.mkdtemp(prefix="sternpost-test-", dir="/dev/shm"))
+    path = Path(tempfile.mkdtemp(prefix="test-of-sternpost-", dir="/dev/shm"))
     yield path
     shutil.rmtree(path)
 
@@ -353,7 +353,7 @@ def templates() -> Iterator[Callable[..., PythonTemplate]]:
 
 @pytest.fixture
 def surroundings(templates: Callable[..., PythonTemplate]) -> Iterator[Surroundings]:
-    root = Path(tempfile.mkdtemp(prefix="sternpost-test-", dir="/dev/shm"))  # as in production
+    root = Path(tempfile.mkdtemp(prefix="test-of-sternpost-", dir="/dev/shm"))  # as in production
     made = Surroundings(root, root / "shm", root / "control", root / "store", templates)
     made.shm.mkdir()
     made.control.mkdir()

@@ -82,7 +82,7 @@ print(json.dumps({"growth": peak() - before, "results": results}))
 
 @pytest.fixture(scope="module")
 def outcome() -> Iterator[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="sternpost-test-", dir="/dev/shm") as folder:  # thousands of syncs
+    with tempfile.TemporaryDirectory(prefix="test-of-sternpost-", dir="/dev/shm") as folder:  # thousands of syncs
         yield run_all(Path(folder))
 
 

@@ -144,7 +144,7 @@ def test_whatever_changes_is_seen(changes: list[str], rounds: int) -> None:
     import shutil
     import tempfile
 
-    folder = Path(tempfile.mkdtemp(prefix="sternpost-test-", dir="/dev/shm"))
+    folder = Path(tempfile.mkdtemp(prefix="test-of-sternpost-", dir="/dev/shm"))
     try:
         bench, states = Bench(folder), state()
         states["extra"]["rate"] = 0.0
