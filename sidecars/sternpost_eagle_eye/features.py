@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sternpost_eagle_eye.vector import ExporterVector
 
 Floats = NDArray[np.float64]
-Family = Literal["thermal", "cpu", "network", "disk", "memory", "gpu", "load"]
+Family = Literal["thermal", "cpu", "network", "disk", "memory", "load"]
 
 STRONG = 5.0
 WEAK = 3.0
@@ -32,7 +32,7 @@ UPDATE_SECONDS = 1.9
 IDLE_SECONDS = 5.0
 MAX_STEP_SECONDS = 600.0
 """A difference over a longer time, or over none, is no rate."""
-TICKS_PER_SECOND = 1e9
+NANOSECONDS_PER_SECOND = 1e9
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ BLAMING: tuple[Family, ...] = ("thermal", "cpu", "network")
 """Signs of these families make a node slow."""
 _COLUMNS: dict[Family, list[int]] = {
     family: [column for column, feature in enumerate(FEATURES) if feature.family == family]
-    for family in ("thermal", "cpu", "network", "disk", "memory", "gpu", "load")
+    for family in get_args(Family)
 }
 _GAUGES = (
     "sm_clock_least",
@@ -104,7 +104,6 @@ _TOTALS = (
 )  # fmt: skip
 _RAW = (*_GAUGES, *_GAUGES_TOO, *_TOTALS)
 _RAW_INDEX = {name: column for column, name in enumerate(_RAW)}
-_FIRST_TOTAL = len(_GAUGES) + len(_GAUGES_TOO)
 _read = attrgetter(*_RAW)
 _THROTTLE_BITS = 0x8 | 0x20 | 0x40 | 0x80
 """Hardware slowdown, software and hardware thermal slowdown, power brake: not the ordinary power cap."""
@@ -293,7 +292,7 @@ class FeatureBoard:
         new[:, INDEX["steal"]] = of(delta, "cpu_steal") / cpu
         new[:, INDEX["iowait"]] = of(delta, "cpu_iowait") / cpu
         wait = of(rate, "infiniband_wait")
-        new[:, INDEX["infiniband_wait"]] = np.where(wait > 1e3, wait / TICKS_PER_SECOND, wait)
+        new[:, INDEX["infiniband_wait"]] = np.where(wait > 1e3, wait / NANOSECONDS_PER_SECOND, wait)
         new[:, INDEX["retransmits"]] = of(delta, "tcp_retransmits") / np.maximum(of(delta, "tcp_sent"), 100.0)
         new[:, INDEX["retransmit_rate"]] = of(rate, "tcp_retransmits")
         operations = of(delta, "disk_operations")

@@ -36,6 +36,8 @@ CALM_SAMPLES = 3
 MAX_DELTA = 30.0
 CLEAR = 1.0
 """Of a sum: more is no single sample's."""
+QUIET_SECONDS = 300.0
+"""Of one worker without stragglers, that are taken for granted before any were seen."""
 START_SLACK = 0.35
 """Before there is a past: ranks of a job may be uneven by nature."""
 
@@ -48,6 +50,11 @@ class Cusum:
         self.since = np.full(0, np.inf)
         self.steps = np.zeros(0)
         self.samples = np.zeros(0)
+        self.watched = 0.0
+        """Seconds, over all rows."""
+        self.recovered = 0.0
+        """Of those, in streaks that were clear and ended by themselves."""
+        self._highest = np.zeros(0)
         self._mass = np.zeros(0)
         self._calm = np.zeros(0, dtype=np.int64)
 
@@ -59,6 +66,7 @@ class Cusum:
         self.steps = np.concatenate([self.steps, np.zeros(more)])
         self.samples = np.concatenate([self.samples, np.zeros(more)])
         self._mass = np.concatenate([self._mass, np.zeros(more)])
+        self._highest = np.concatenate([self._highest, np.zeros(more)])
         self._calm = np.concatenate([self._calm, np.zeros(more, dtype=np.int64)])
 
     def add(self, window: Floats, single: Floats, slack: Floats, *, seconds: Floats, steps: Floats, at: Floats) -> None:
@@ -71,6 +79,11 @@ class Cusum:
         low = single <= np.maximum(slack, HELD * usual)
         self._calm = np.where(fresh, np.where(low, self._calm + 1, 0), self._calm)
         ended = (self._calm >= CALM_SAMPLES) | (self.sum <= 0)
+        self._highest = np.maximum(self._highest, self.sum)
+        over = ended & (self._highest >= CLEAR)
+        self.watched += float(np.where(fresh, seconds, 0.0).sum())
+        self.recovered += float((at - self.since)[over].sum())
+        self._highest = np.where(ended, 0.0, self._highest)
         self.sum = np.where(ended, 0.0, self.sum)
         began = (self.sum > 0) & np.isinf(self.since)
         self.since = np.where(ended, np.inf, np.where(began, at - seconds, self.since))
@@ -245,6 +258,10 @@ class Pace:
     def risen_job(self, ratio: float) -> bool:
         """Whether steps take so many times as long as before, and not by chance."""
         return self.knows_past() and self.job_ratio >= ratio and float(self.job.sum[0]) >= CLEAR
+
+    def unrest(self) -> float:
+        """Share of the time that workers were slow and recovered by themselves, 0 to 1."""
+        return min(1.0, self.apart.recovered / (self.apart.watched + QUIET_SECONDS))
 
     def knows_past(self) -> bool:
         """Whether the job was seen healthy for long enough to compare with."""

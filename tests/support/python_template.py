@@ -19,8 +19,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,62 +34,69 @@ class ForkedPython:
         self.args = list(arguments)
         self.stdout = open(output, "rb")  # noqa: SIM115 # closed by communicate
         self.returncode: int | None = None
-        self._status = open(status, "rb", buffering=0)  # noqa: SIM115 # closed by wait
+        self._status = open(status, "rb", buffering=0)  # noqa: SIM115 # closed with the return code
         self.pid = self._number()
 
-    def _number(self) -> int:
-        read = self._status.read(NUMBER.size)
-        if not read:
-            raise RuntimeError("the Python template has ended; its output is on stderr")
-        number: int = NUMBER.unpack(read)[0]
-        return number
-
     def wait(self, timeout: float | None = None) -> int:
-        if self.returncode is None:
-            watch = threading.Timer(timeout, self.kill) if timeout is not None else None
-            if watch is not None:
-                watch.start()
-            code = self._number()
-            self._status.close()
-            self.returncode = code
-            if watch is not None:
-                in_time = watch.is_alive()
-                watch.cancel()
-                if not in_time:
-                    raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        """As long as `timeout` seconds; then it is killed, and TimeoutExpired raised."""
+        with self._killed_after(timeout):
+            if self.returncode is None:
+                self._ended(self._number())
+        assert self.returncode is not None
         return self.returncode
 
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, None]:
+        """Its output to the end, in as long as `timeout` seconds; then it is killed, and TimeoutExpired raised."""
+        with self._killed_after(timeout):
+            output = b"" if self.stdout.closed else self.stdout.read()
+            self.stdout.close()
+            self.wait()
+        return output, None
+
     def poll(self) -> int | None:
-        if self.returncode is None:
-            os.set_blocking(self._status.fileno(), False)
-            read = self._status.read(NUMBER.size)
-            os.set_blocking(self._status.fileno(), True)
-            if read:
-                self._status.close()
-                self.returncode = NUMBER.unpack(read)[0]
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self._ended(self._number())
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):  # ended, and its status is on its way
-            if self.returncode is None:
+        if self.poll() is None:  # otherwise the pid may be another's by now
+            with contextlib.suppress(ProcessLookupError):  # its status is on its way
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def communicate(self, timeout: float | None = None) -> tuple[bytes, None]:
-        watch = threading.Timer(timeout, self.kill) if timeout is not None else None
-        if watch is not None:
-            watch.start()
-        output = b"" if self.stdout.closed else self.stdout.read()
-        self.stdout.close()
-        if watch is not None:
-            in_time = watch.is_alive()
+    @contextlib.contextmanager
+    def _killed_after(self, timeout: float | None) -> Iterator[None]:
+        if timeout is None:
+            yield
+            return
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+        watch = threading.Timer(timeout, kill)
+        watch.start()
+        try:
+            yield
+        finally:
             watch.cancel()
-            if not in_time:
-                raise subprocess.TimeoutExpired(self.args, timeout or 0.0, output)
-        self.wait()
-        return output, None
+        if late.is_set():
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    def _number(self) -> int:
+        read = self._status.read(NUMBER.size)
+        if not read:
+            raise RuntimeError("the Python template has ended; why is on stderr")
+        number: int = NUMBER.unpack(read)[0]
+        return number
+
+    def _ended(self, code: int) -> None:
+        self._status.close()
+        self.returncode = code
 
 
 class PythonTemplate:
@@ -124,27 +130,20 @@ class PythonTemplate:
         self._process.wait()
 
 
-@dataclass(frozen=True)
-class Forked:
-    """In the new process: what it is to run."""
-
-    code: str
-
-
-def serve(control: socket.socket) -> Forked | None:
-    """Fork for each request; returns in each forked process with what it is to run, and None when nobody asks any
-    more."""
+def serve(control: socket.socket) -> str | None:
+    """Fork for each request; returns in each forked process with the code that it is to run, and None when nobody asks
+    any more."""
     statuses: dict[int, int] = {}  # by pid, where to tell how it ended
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     while True:
-        readable, _, _ = select.select([control, woken], [], [])
+        readable, _, _ = select.select([control.fileno(), woken], [], [])
         if woken in readable:
             os.read(woken, 4096)
             tell_ends(statuses)
-        if control in readable:
+        if control.fileno() in readable:
             request, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 2)
             if not request:
                 return None
@@ -175,15 +174,16 @@ def tell_ends(statuses: dict[int, int]) -> None:
         os.close(descriptor)
 
 
-def become(request: dict[str, Any]) -> Forked:
-    """What of a new process is inherited and must not be: environment, arguments and the state of `random`."""
+def become(request: dict[str, Any]) -> str:
+    """Take over what a fork would inherit and must not: environment, arguments and the state of `random`. Returns the code."""
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["-c", *request["arguments"]]
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
-    return Forked(request["code"])
+    code: str = request["code"]
+    return code
 
 
 def main() -> None:
@@ -191,11 +191,11 @@ def main() -> None:
         importlib.import_module(name)
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError(f"one of {', '.join(sys.argv[2:])} starts threads when imported, which a fork would lose")
-    forked = serve(socket.socket(fileno=int(sys.argv[1])))
-    if forked is not None:
+    code = serve(socket.socket(fileno=int(sys.argv[1])))
+    if code is not None:
         module = types.ModuleType("__main__")  # without a file: what is spawned does not look for this one
         sys.modules["__main__"] = module
-        exec(compile(forked.code, "<string>", "exec"), module.__dict__)  # noqa: S102 # the test's own
+        exec(compile(code, "<string>", "exec"), module.__dict__)  # noqa: S102 # the test's own
 
 
 if __name__ == "__main__":

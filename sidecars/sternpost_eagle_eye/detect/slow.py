@@ -16,6 +16,8 @@ from sternpost_eagle_eye.track import JobTrack, WorkerTrack
 
 LEVEL = 7.0
 """Of the sums: a worker twice as slow reaches it in 14 s, one of 1.3 times in 40 s."""
+UNREST = 4.0
+"""Where workers are slow and recover by themselves for a tenth of the time, the sum must be this many tenths more."""
 SIGNED_LEVEL = 2.5
 """The same where the node's own hardware says why."""
 SIGN_SECONDS = 4.0
@@ -37,7 +39,6 @@ JOB_SECONDS = 120.0
 """That all get slower together is said late: it has many reasons, and most of them pass."""
 MOST_APART = 0.25
 """If a larger share of the workers stands out, it is not the nodes."""
-JOB_LEVEL = 3.0
 
 
 class SlowDetector:
@@ -100,7 +101,7 @@ class SlowDetector:
         signs = self._signs(features, pace, worker, now)
         ratio, policy = float(pace.ratio[row]), self._policy
         seconds, steps = now - float(pace.apart.since[row]), int(pace.apart.steps[row])
-        level = (SIGNED_LEVEL if signs else LEVEL) * self._scale
+        level = (SIGNED_LEVEL if signs else LEVEL * (1 + UNREST * pace.unrest())) * self._scale
         own = pace.own_ratio(worker)
         peers = len(pace.workers) - 1
         if peers == 1:

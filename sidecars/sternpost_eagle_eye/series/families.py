@@ -13,8 +13,6 @@ FLOOR = 0.05
 """Robust deviations: the least error of a prediction that is worth a thought."""
 SURPRISE_LIMIT = 10.0
 MAX_TRAINING_ROWS = 3000
-MAX_FEATURES = 512
-"""Columns times lags or window features: more are projected first."""
 
 
 def surprise(z: Array, train: slice) -> Array:

@@ -49,11 +49,6 @@ class Court:
         return self._attempt
 
     @property
-    def in_session(self) -> bool:
-        """Whether this sidecar judges."""
-        return self._judge is not None
-
-    @property
     def session(self) -> object | None:
         """The same object as long as the same run is judged here; None while nothing is."""
         return self._judge

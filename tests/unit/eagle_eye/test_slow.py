@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
 
 import numpy as np
 import pytest
@@ -83,18 +82,8 @@ def test_found_on_machines_with_heavy_noise(simulate):
 def test_an_hour_of_noise_evicts_nobody(simulate, workers, seed):
     job = simulate(workers, seed=seed, noise=0.15, bursts=0.08, base=0.15)
     job.phase = "train"
-    named: set[tuple[int, int]] = set()
-    bursting: deque[list[bool]] = deque(maxlen=16)
-    for second in range(3600):
-        found = job.run(1)
-        bursting.append([until >= job.now and factor > 1 for until, factor in job.burst])
-        for finding in found:
-            assert not finding.evict
-            if finding.worker is not None and (second - 30, finding.worker) not in named:
-                named |= {(at, finding.worker) for at in range(second - 30, second + 30)}
-                # Bursts that follow each other are slowness, as long as they do: named, and no more.
-                assert sum(each[finding.worker] for each in bursting) >= 8
-    assert len(named) <= 5 * 60
+    job.run(3600)
+    assert [finding for _, finding in job.findings if finding.evict or finding.worker is not None] == []
 
 
 def test_a_straggler_that_recovers_is_left_alone(simulate):
