@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -47,6 +49,20 @@ def _numbers(row: list[str], columns: int) -> Iterator[float]:
             yield math.nan
 
 
-def score_file(path: Path, train_rows: int, *, online: bool) -> list[str]:
-    """One line for each row of the file. Raises SeriesError and OSError."""
-    return [f"{score:.9g}" for score in score_series(read_series(path), train_rows, online=online)]
+def score_file(path: Path, train_rows: int, *, online: bool, notes: TextIO | None = None) -> list[str]:
+    """One line for each row of the file; to `notes`, how much of it were no numbers.
+
+    Raises SeriesError, also for more training rows than there are rows, and OSError.
+    """
+    values = read_series(path)
+    if train_rows > len(values):
+        raise SeriesError(f"{path} has {len(values)} rows; the first {train_rows} cannot be training rows")
+    gaps = np.argwhere(~np.isfinite(values))
+    if len(gaps):
+        row, column = gaps[0]
+        print(
+            f"{len(gaps)} of {values.size} values are no finite numbers and count as gaps, "
+            f"the first in row {row + 1}, column {column + 1}",
+            file=notes or sys.stderr,
+        )
+    return [f"{score:.9g}" for score in score_series(values, train_rows, online=online)]

@@ -106,6 +106,18 @@ def test_torn_rows_and_words_are_gaps(tmp_path):
     assert values.shape == (4, 3)
     assert np.isnan(values[:3, 0]).all()
     assert np.isfinite(score_series(values, 2)).all()
+    told = CliRunner().invoke(app, ["score", str(file), "--train-rows", "2"])
+    assert told.exit_code == 0
+    assert len(told.stdout.split()) == 4
+    assert "8 of 12 values are no finite numbers and count as gaps, the first in row 1, column 1" in told.stderr
+
+
+def test_more_training_rows_than_rows_are_refused(tmp_path):
+    file = tmp_path / "s.csv"
+    file.write_text("a\n1\n2\n")
+    told = CliRunner().invoke(app, ["score", str(file), "--train-rows", "3"])
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert "has 2 rows; the first 3 cannot be training rows" in told.stderr
 
 
 @pytest.mark.parametrize(("text", "why"), [("", "empty"), ("label\n1\n", "nothing to score")])
